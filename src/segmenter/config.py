@@ -1,0 +1,157 @@
+"""Every setting of a run, as dataclasses: the recipes in recipes/*.yaml are instances of `Recipe`.
+
+The docstring below a field is its help on the command line. Height comes before width everywhere.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class Data:
+    """Where the images and masks are, and which classes they show."""
+
+    root: str = ""
+    """Folder with the images and masks, or `scenes` for the generated ones."""
+    layout: Literal["auto", "folder", "camvid", "scenes"] = "auto"
+    """How the folder is arranged; `auto` recognises it."""
+    classes: str = ""
+    """Path of a classes.yaml; empty: the one in the root, or the layout's own classes."""
+    map: tuple[str, ...] = ()
+    """Mask values to change, each as `from:to`, for example 7:255."""
+    split_seed: int = 0
+    """Seed of the split into train, val and test where the folder has none."""
+
+
+@dataclass
+class Augment:
+    """How training images are resized, cropped and distorted (Segmenter, section 4.1)."""
+
+    short_side: int = 512
+    """Pixels of the short side of an image at scale 1; prediction and evaluation use it too."""
+    max_ratio: float = 4.0
+    """The long side is at most this many times the short side; longer images become smaller."""
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of a training crop in pixels."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the random scale."""
+    max_class_share: float = 0.75
+    """A crop is drawn again, up to ten times, while one class holds this share of it or more."""
+    flip: float = 0.5
+    """Probability of a left-right mirror image."""
+    distortion: bool = True
+    """Random brightness, contrast, saturation and hue."""
+
+
+@dataclass
+class Encoder:
+    """A plain vision transformer of timm."""
+
+    name: str = "vit_small_patch16_384"
+    """Name in timm."""
+    pretrained: str = ""
+    """`hub` for timm's weights, a local .safetensors or .pth, or empty for random weights."""
+    patch_size: int | None = None
+    """Patch side in pixels where it differs from the name's; pre-trained patches are resampled."""
+    depth: int | None = None
+    """Number of blocks where it differs from the name's (only for random weights)."""
+    width: int | None = None
+    """Embedding width where it differs from the name's (only for random weights)."""
+    heads: int | None = None
+    """Attention heads where they differ from the name's (only for random weights)."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block; it grows linearly from 0 in the first."""
+    dropout: float = 0.0
+    """Dropout on tokens, attention projections and MLPs."""
+    position_resize: Literal["bilinear", "bicubic"] = "bilinear"
+    """How the position embedding is resampled to another grid."""
+    freeze: int = 0
+    """Blocks kept as they are, counted from the input (with the patch embedding); -1: the whole encoder."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+
+@dataclass
+class Decoder:
+    """From patch tokens to class logits on the patch grid."""
+
+    name: Literal["linear", "mask_transformer"] = "mask_transformer"
+    """`linear` or `mask_transformer`."""
+    layers: int = 2
+    """Blocks of the mask transformer."""
+    dropout: float = 0.0
+    """Dropout in the mask transformer; the published code trains with 0.1."""
+    drop_path: float = 0.0
+    """Stochastic depth in the mask transformer."""
+
+
+@dataclass
+class Train:
+    """Optimiser, schedule and book-keeping."""
+
+    steps: int = 10000
+    """Optimiser updates in all."""
+    batch: int = 8
+    """Images in an update, over all processes."""
+    accumulate: int = 1
+    """Forward passes that an update is split into, to save memory."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """`sgd` with Nesterov momentum as in the paper, or `adamw` for fine-tuning."""
+    lr: float = 1e-4
+    """Peak learning rate (of the decoder; the encoder's is lower with layer_decay)."""
+    min_lr: float = 1e-5
+    """Floor of the polynomial schedule; at most the peak."""
+    power: float = 0.9
+    """Exponent of the polynomial schedule."""
+    warmup: int = 0
+    """Updates of linear warm-up."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 0.0
+    """Weight decay of matrices; biases, norms, tokens and positions have none."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each encoder block to the one below it."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0: no clipping."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is validated and saved; 0: none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bf16 only where the hardware computes it natively."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    class_weights: Literal["none", "median_frequency"] = "none"
+    """Weights of the classes in the loss; `median_frequency` counts the training masks."""
+    validate_every: int = 1000
+    """Updates between validations."""
+    save_every: int = 200
+    """Updates between checkpoints that `resume` goes on from."""
+    workers: int = 2
+    """Processes that load images; 0: load in the main process."""
+    seed: int = 0
+    """Seed of everything random."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+
+
+@dataclass
+class Inference:
+    """Sliding window, in pixels at the training scale."""
+
+    window: tuple[int, int] = (512, 512)
+    """Height and width of a window; smaller images are taken whole."""
+    stride: tuple[int, int] = (480, 480)
+    """Pixels from one window to the next."""
+    batch: int = 4
+    """Windows in one forward pass."""
+
+
+@dataclass
+class Recipe:
+    """Everything that decides how a model is trained."""
+
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    encoder: Encoder = field(default_factory=Encoder)
+    decoder: Decoder = field(default_factory=Decoder)
+    train: Train = field(default_factory=Train)
+    inference: Inference = field(default_factory=Inference)
