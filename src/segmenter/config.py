@@ -89,6 +89,8 @@ class Decoder:
 class Train:
     """Optimiser, schedule and book-keeping."""
 
+    start: str = ""
+    """Model folder whose weights the training starts from; patch size, crop and classes may differ."""
     steps: int = 10000
     """Optimiser updates in all."""
     batch: int = 8

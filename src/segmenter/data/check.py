@@ -1,0 +1,242 @@
+"""Reads every mask of a data set and says what would spoil a training, and what to write instead.
+
+Images are opened for their size only. The counts of pixels a class also give the weights of a balanced loss.
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from segmenter.data.classes import Classes
+from segmenter.data.files import image_size, read_values
+from segmenter.data.layouts import DataSet, FileSample, Sample, size_text
+from segmenter.data.pairs import first
+from segmenter.errors import UserError
+
+LISTED = 10  # findings of one kind that are written out
+GENERATED = 100  # generated samples counted in a split: enough for the shares, and none of them can be broken
+KINDS = {"unreadable": "unreadable files", "size": "sizes that differ", "value": "values without class"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong (`error`: training refuses) or strange (`warning`)."""
+
+    severity: Literal["error", "warning"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_data` found, and per split the pixels of each class (K integers)."""
+
+    classes: Classes
+    findings: list[Finding]
+    pixel_counts: dict[str, np.ndarray]
+    """Pixels of each class."""
+    image_pixels: dict[str, np.ndarray]
+    """Labelled pixels (not ignored) of the images in which each class occurs."""
+    ignored: dict[str, int]
+    """Ignored pixels."""
+
+    def refuse_errors(self):
+        """Do nothing, or stop with all the errors.
+
+        Raises:
+            UserError: at least one finding is an error.
+        """
+        errors = [finding.text for finding in self.findings if finding.severity == "error"]
+        if errors:
+            raise UserError("the data cannot be trained on:\n" + "\n".join(f"- {text}" for text in errors))
+
+    def table(self) -> str:
+        """Share of each class, and of what is ignored, in the pixels of each split, in percent."""
+        names = ["class", *self.classes.names, "(ignored)"]
+        columns = [[f"{name:{max(map(len, names))}}" for name in names]]
+        for split, counts in self.pixel_counts.items():
+            pixels = np.append(counts, self.ignored[split])
+            shares = 100 * pixels / max(pixels.sum(), 1)
+            columns.append([f"{split:>8}", *(f"{share:7.2f}%" for share in shares)])
+        return "\n".join("  ".join(row) for row in zip(*columns, strict=True))
+
+
+@dataclass
+class _Seen:
+    """What one sample holds."""
+
+    counts: np.ndarray | None = None
+    """Pixels of each class (K); None where there is no mask, or none that could be counted."""
+    ignored: int = 0
+    """Ignored pixels."""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """Kind and text of each error."""
+    unknown: list[str] = field(default_factory=list)
+    """Mask values without class."""
+
+
+def check_data(dataset: DataSet, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Read all masks and image headers of every split; nothing wrong with a file stops it, errors come first.
+
+    `progress` is called with the samples done and the samples in all.
+    """
+    classes = dataset.classes
+    splits = {
+        split: [s for i, s in enumerate(samples) if isinstance(s, FileSample) or i < GENERATED]
+        for split, samples in dataset.splits.items()
+    }
+    total, done = sum(map(len, splits.values())), 0
+    report = Report(classes, [], {}, {}, {})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for split, samples in splits.items():
+            seen = []
+            for result in pool.map(lambda sample: _look(sample, classes), samples):
+                seen.append(result)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+            counts = np.array([result.counts for result in seen if result.counts is not None])
+            counts = counts.reshape(-1, len(classes))  # images K
+            report.pixel_counts[split] = counts.sum(0)
+            report.image_pixels[split] = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
+            report.ignored[split] = sum(result.ignored for result in seen)
+            report.findings.extend(
+                _file_findings(samples, seen, classes) + _mask_findings(split, samples, seen)
+            )
+    report.findings.extend(_class_findings(report) + _duplicates(splits))
+    report.findings.sort(key=lambda finding: finding.severity)  # "error" < "warning"; else the order stays
+    return report
+
+
+def median_frequency_weights(report: Report, split: str = "train") -> np.ndarray:
+    """Weights of the classes in the loss (K, float32): median frequency / frequency; 1 where none occurs.
+
+    A class's frequency is its pixels over the labelled pixels of the images in which it occurs.
+    Source: Eigen and Fergus, arXiv 1411.4734, section 6.3.1.
+    """
+    counts, in_images = report.pixel_counts[split], report.image_pixels[split]
+    occurs = counts > 0
+    weights = np.ones(len(counts), dtype=np.float32)
+    if occurs.any():
+        frequency = counts[occurs] / in_images[occurs]
+        weights[occurs] = np.median(frequency) / frequency
+    return weights
+
+
+def _look(sample: Sample, classes: Classes) -> _Seen:
+    """Size, values and counts of one sample."""
+    seen = _Seen()
+    if not isinstance(sample, FileSample):
+        return _count(sample.labels(), classes, seen)
+    size = None
+    try:
+        size = image_size(sample.image_path)
+    except UserError as error:
+        seen.problems.append(("unreadable", str(error)))
+    if sample.mask_path is None:
+        return seen
+    try:
+        mask = read_values(sample.mask_path, classes.by_color)
+    except UserError as error:
+        seen.problems.append(("unreadable", str(error)))
+        return seen
+    if size is not None and mask.shape[:2] != size:
+        text = size_text(sample.image_path, size, sample.mask_path, mask.shape[:2])
+        seen.problems.append(("size", text))
+    labels, seen.unknown = classes.lookup(mask)
+    return seen if seen.unknown else _count(labels, classes, seen)
+
+
+def _count(labels: np.ndarray, classes: Classes, seen: _Seen) -> _Seen:
+    seen.counts = np.bincount(labels.ravel(), minlength=len(classes))[: len(classes)]  # ignore lies above
+    seen.ignored = labels.size - int(seen.counts.sum())
+    return seen
+
+
+def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Classes) -> list[Finding]:
+    """What is wrong with single files; values without class are told once a value, not once a file."""
+    by_kind = defaultdict(list)
+    holders = defaultdict(list)
+    for sample, result in zip(samples, seen, strict=True):
+        for kind, text in result.problems:
+            by_kind[kind].append(text)
+        for value in result.unknown:
+            holders[value].append(str(sample.mask_path))
+    for value, masks in holders.items():
+        subject = f"{masks[0]} holds" if len(masks) == 1 else f"{len(masks)} masks ({first(masks)}) hold"
+        by_kind["value"].append(f"{subject} {classes.unknown_text(value)}")
+    findings = []
+    for kind, texts in by_kind.items():
+        findings += [Finding("error", text) for text in texts[:LISTED]]
+        if len(texts) > LISTED:
+            findings.append(Finding("error", f"and {len(texts) - LISTED} more {KINDS[kind]}"))
+    return findings
+
+
+def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen]) -> list[Finding]:
+    """Masks that can be read but teach nothing, or were stored with loss."""
+    findings = []
+    pairs = zip(samples, seen, strict=True)
+    empty = [sample.name for sample, result in pairs if result.counts is not None and not result.counts.any()]
+    if empty:
+        text = (
+            f"{split}: {len(empty)} of {len(samples)} masks hold nothing but ignored pixels ({first(empty)})"
+        )
+        findings.append(Finding("warning", f"{text}; they teach nothing: label them or remove them"))
+    lossy = [str(sample.mask_path) for sample in samples if _is_jpeg(sample)]
+    if lossy:
+        text = f"{split}: {len(lossy)} masks are JPEG files ({first(lossy)})"
+        findings.append(Finding("warning", f"{text}, which changes values at edges; export them as PNG"))
+    return findings
+
+
+def _is_jpeg(sample: Sample) -> bool:
+    mask = sample.mask_path if isinstance(sample, FileSample) else None
+    return mask is not None and mask.suffix.lower() in (".jpg", ".jpeg")
+
+
+def _class_findings(report: Report) -> list[Finding]:
+    """Classes that cannot be learnt, because no training mask holds them."""
+    counts = report.pixel_counts.get("train", np.ones(len(report.classes)))
+    findings = []
+    for i in np.flatnonzero(counts == 0).tolist():
+        text = f"no training mask holds class {i} ({report.classes.names[i]})"
+        if report.ignored["train"] and not report.classes.by_color:
+            share = report.ignored["train"] / (counts.sum() + report.ignored["train"])
+            value = report.classes.ignore
+            text += (
+                f", but {share:.0%} of the pixels are ignored; if {value} means it: --data.map {value}:{i}"
+            )
+        findings.append(Finding("warning", text))
+    return findings
+
+
+def _duplicates(splits: dict[str, Sequence[Sample]]) -> list[Finding]:
+    """Images of val and test that are, byte for byte, in train as well: their scores mean nothing."""
+    by_size = defaultdict(list)  # only files of equal size are read
+    for split, samples in splits.items():
+        for sample in samples:
+            if isinstance(sample, FileSample) and sample.image_path.is_file():
+                by_size[sample.image_path.stat().st_size].append((split, sample.image_path))
+    twins = defaultdict(list)
+    for files in by_size.values():
+        if len({split for split, _ in files}) > 1:
+            for split, path in files:
+                twins[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
+    findings = []
+    for other in ("val", "test"):
+        same = []
+        for files in twins.values():
+            train = [path for split, path in files if split == "train"]
+            same += [f"{path} = {train[0]}" for split, path in files if split == other and train]
+        if same:
+            text = f"{len(same)} images of {other} are also in train ({first(same)})"
+            findings.append(
+                Finding("warning", f"{text}; scores there come out too high: remove one of each pair")
+            )
+    return findings

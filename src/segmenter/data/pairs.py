@@ -1,0 +1,103 @@
+"""Image and mask files of one split, paired by their path without suffix."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from segmenter.data.files import SUFFIXES
+from segmenter.errors import UserError
+
+Pairs = dict[str, tuple[Path, Path | None]]
+"""Name to image and mask."""
+
+
+def pair_files(
+    images: Path, masks: Path, split: str, wanted: list[str] | None = None, list_file: Path | None = None
+) -> Pairs:
+    """Images and masks of equal name, in a list where there is one; test images may have no masks folder.
+
+    Raises:
+        UserError: there are no images, or images, masks and list do not match; it names the first five.
+    """
+    pictures = by_name(images)
+    if not pictures:
+        kinds = ", ".join(s[1:] for s in SUFFIXES)
+        raise UserError(f"{images} holds {contents(images)}, but no images ({kinds})")
+    if wanted is not None:
+        pictures = select(pictures, wanted, list_file, images)
+    if not masks.is_dir():
+        if split == "test":
+            return {name: (path, None) for name, path in pictures.items()}
+        raise UserError(
+            f"{masks} does not exist, but the {len(pictures)} images in {images} need masks there"
+        )
+    labelled = by_name(masks)
+    lonely = sorted(set(pictures) - set(labelled))
+    if lonely:
+        raise UserError(
+            f"{len(lonely)} of {len(pictures)} images in {images} have no mask of the same name in {masks}: "
+            f"{first(lonely)}; rename or add the masks, or remove the images"
+        )
+    extra = sorted(set(labelled) - set(pictures))
+    if extra and wanted is None:
+        raise UserError(
+            f"{len(extra)} of {len(labelled)} masks in {masks} have no image of the same name in {images}: "
+            f"{first(extra)}; rename or add the images, or remove the masks"
+        )
+    return {name: (path, labelled[name]) for name, path in pictures.items()}
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    """Picture files below a folder, hidden ones left out, by their path without suffix.
+
+    Raises:
+        UserError: two files differ only in the suffix.
+    """
+    found: dict[str, Path] = {}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            path = Path(parent, file)
+            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise UserError(
+                    f"{found[name]} and {path} have the same name; names pair images with masks: remove one"
+                )
+            found[name] = path
+    return found
+
+
+def select(pictures: dict[str, Path], lines: list[str], list_file: Path, images: Path) -> dict[str, Path]:
+    """The pictures that a list names, with or without suffix.
+
+    Raises:
+        UserError: the list is empty or names pictures that do not exist.
+    """
+    names = [
+        line.rpartition(".")[0] if line not in pictures and Path(line).suffix.lower() in SUFFIXES else line
+        for line in lines
+    ]
+    if not names:
+        raise UserError(f"{list_file} is empty; write one image name a line, or remove the file")
+    missing = [name for name in names if name not in pictures]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(names)} names in {list_file} are not in {images}: {first(missing)}; "
+            "add the images or remove the lines"
+        )
+    return {name: pictures[name] for name in names}
+
+
+def contents(folder: Path) -> str:
+    """What lies in a folder, for a message: the first few names."""
+    names = sorted(
+        path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith(".")
+    )
+    return first(names) if names else "nothing"
+
+
+def first(names: Sequence[str]) -> str:
+    """The first five of a list, for a message."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

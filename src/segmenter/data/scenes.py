@@ -1,0 +1,207 @@
+"""Drawn street and indoor scenes with perfect labels and depth: an endless, licence-free data set in a few kilobytes.
+
+A scene is laid out by seeded random numbers without regard to size (scene_layouts), then drawn: polygons with surface
+numbers at twice the resolution, textures in perspective, shadows, haze, light and noise. Colours tell little about the
+classes, shapes and textures much, so that a network must look at context; tests/data/test_scenes.py holds it to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from segmenter.data.scene_layouts import layout
+from segmenter.data.scene_shapes import FAR, Drawing, Label, Polygon, Surface
+from segmenter.data.scene_textures import LEVELS, SIDE, grain, pyramid
+
+NAMES: tuple[str, ...] = tuple(label.name.lower() for label in Label)
+COLORS: tuple[tuple[int, int, int], ...] = (
+    (135, 196, 235), (178, 92, 76), (92, 92, 104), (214, 178, 190), (72, 146, 84), (38, 84, 168),
+    (224, 52, 72), (240, 214, 150), (160, 110, 62), (122, 66, 138), (24, 156, 156), (246, 146, 30),
+)  # fmt: skip
+
+OVERSAMPLE = 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (H W 3, uint8), its class ids (H W, uint8) and its depth in metres (H W, float32)."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    depth: np.ndarray
+
+
+def render(seed: int, index: int, size: tuple[int, int]) -> Scene:
+    """Draw scene `index` of the set `seed` at size (height, width); even ones are streets, odd ones rooms.
+
+    The layout is 4:3; other proportions see its middle. Raises ValueError below 32 pixels.
+    """
+    if min(size) < 32:
+        raise ValueError(f"a scene of {size[0]} x {size[1]} pixels is too small to draw; the least is 32 x 32")
+    drawing = layout(np.random.default_rng([seed, index]), indoors=index % 2 == 1)
+    fine = Grid(drawing, size, OVERSAMPLE)
+    surfaces = fine.surfaces()
+    coarse = Grid(drawing, size, 1)
+    ids = np.ascontiguousarray(surfaces[1::OVERSAMPLE, 1::OVERSAMPLE])
+    labels = np.array([s.label for s in drawing.surfaces] + [Label.SKY], np.uint8)[ids]
+    depth = coarse.depth(ids)
+    return Scene(coarse.light(fine.paint(surfaces), ids, depth), labels, depth)
+
+
+class Grid:
+    """The pixels of one drawing at one resolution; surface numbers index drawing.surfaces, the last + 1 is the sky."""
+
+    def __init__(self, drawing: Drawing, size: tuple[int, int], oversample: int) -> None:
+        self.drawing, self.shape = drawing, (size[0] * oversample, size[1] * oversample)
+        height, width = self.shape
+        self.unit = max(height, width * 0.75)  # pixels a frame unit
+        self.corner = np.array([width / 2, (height - self.unit) / 2])
+        self.x = ((np.arange(width) + 0.5 - self.corner[0]) / self.unit).astype(np.float32)
+        self.y = ((np.arange(height) + 0.5 - self.corner[1]) / self.unit).astype(np.float32)
+
+    def pixels(self, polygon: Polygon) -> np.ndarray:
+        """Frame points to pixel indices (N 2), kept within what the drawing library can take."""
+        return np.clip(np.array(polygon) * self.unit + self.corner - 0.5, -30000, 30000)
+
+    def surfaces(self) -> np.ndarray:
+        """The surface number seen at each pixel (H W, int32)."""
+        image = Image.new("I", self.shape[::-1], len(self.drawing.surfaces))
+        draw = ImageDraw.Draw(image)
+        points = self.pixels([point for s in self.drawing.surfaces for p in s.polygons for point in p]).ravel().tolist()
+        start = 0
+        for number, surface in enumerate(self.drawing.surfaces):
+            for polygon in surface.polygons:
+                draw.polygon(points[start : start + 2 * len(polygon)], fill=number)
+                start += 2 * len(polygon)
+        return np.asarray(image)
+
+    def visible(self, ids: np.ndarray, wanted) -> list[tuple[Surface, tuple[slice, slice], np.ndarray]]:
+        """The wanted surfaces that show, each with its window of the picture and its mask there."""
+        shown = np.bincount(ids.ravel(), minlength=len(self.drawing.surfaces) + 1)
+        found = []
+        for number, surface in enumerate(self.drawing.surfaces):
+            if shown[number] and wanted(surface):
+                points = self.pixels([point for polygon in surface.polygons for point in polygon])
+                (x0, y0), (x1, y1) = points.min(0), points.max(0)
+                window = (slice(max(int(y0) - 1, 0), int(y1) + 3), slice(max(int(x0) - 1, 0), int(x1) + 3))
+                found.append((surface, window, ids[window] == number))
+        return found
+
+    def distance(self, surface: Surface, window: tuple[slice, slice]) -> np.ndarray:
+        """Depth in metres over a window of a surface, as (1 1), (h 1) or (1 w)."""
+        camera = self.drawing.camera
+        if surface.plane == "front":
+            return np.full((1, 1), surface.at, np.float32)
+        if surface.plane == "level":
+            drop = np.maximum((self.y[window[0], None] - camera.horizon), 1e-4)
+            return np.minimum(camera.focal * (camera.height - surface.at) / drop, FAR)
+        aside = np.maximum((self.x[None, window[1]] - camera.vanish) * np.sign(surface.at), 1e-4)
+        return np.minimum(camera.focal * abs(surface.at) / aside, FAR)
+
+    def depth(self, ids: np.ndarray) -> np.ndarray:
+        """Metres at each pixel (H W, float32)."""
+        depth = np.array([s.at for s in self.drawing.surfaces] + [FAR], np.float32)[ids]
+        for surface, window, mask in self.visible(ids, lambda s: s.plane != "front"):
+            np.copyto(depth[window], self.distance(surface, window), where=mask)
+        return depth
+
+    def texels(self, surface: Surface, window: tuple[slice, slice]) -> np.ndarray:
+        """Ramp positions (h w, uint8) of a surface's texture over a window."""
+        camera, material = self.drawing.camera, surface.material
+        z = self.distance(surface, window)
+        metres = z / camera.focal
+        across = (self.x[None, window[1]] - camera.vanish) * metres
+        below = (self.y[window[0], None] - camera.horizon) * metres
+        along = {"front": (across, below), "level": (across, z), "side": (z, below)}[surface.plane]
+        u, v = (((a - o) * s).astype(np.int32) for a, o, s in zip(along, material.origin, material.scale, strict=True))
+        # One level for each row (or column): the mean of the two directions' texels a pixel, in octaves.
+        flat_step = metres / self.unit
+        steep_step = flat_step if surface.plane == "front" else flat_step * z / max(abs(self.offset(surface)), 0.3)
+        step = np.sqrt(flat_step * steep_step) * np.sqrt(material.scale[0] * material.scale[1])
+        level = np.clip(np.floor(np.log2(np.maximum(step, 1e-3)) + 0.3), 0, LEVELS - 1).astype(np.int32)
+        data, starts = pyramid(material.texture)
+        side = SIDE >> level
+        return data[(((v >> level) & (side - 1)) * side + starts[level]) + ((u >> level) & (side - 1))]
+
+    def offset(self, surface: Surface) -> float:
+        """Metres between the eye and a level or side plane."""
+        return self.drawing.camera.height - surface.at if surface.plane == "level" else surface.at
+
+    def paint(self, ids: np.ndarray) -> Image.Image:
+        """Colours without light, an RGBX picture of the drawing's resolution before oversampling."""
+        table = np.array([s.material.ramp[-1] for s in self.drawing.surfaces] + [np.zeros(3)])
+        canvas = packed(table)[ids]
+        for surface, window, mask in self.visible(ids, lambda s: s.material.texture):
+            ramp = packed(surface.material.ramp)
+            np.copyto(canvas[window], ramp[self.texels(surface, window)], where=mask)
+        if self.drawing.sky is not None:
+            np.copyto(canvas, self.sky(), where=ids == len(self.drawing.surfaces))
+        return Image.frombuffer("RGBX", self.shape[::-1], canvas, "raw", "RGBX", 0, 1).reduce(OVERSAMPLE)
+
+    def sky(self) -> np.ndarray:
+        """The sky over the whole picture (H W, packed colours); drawn small, since it is smooth."""
+        sky, rows, columns = self.drawing.sky, 192, SIDE
+        height = np.linspace(0, 1, rows)[:, None, None] / max(self.drawing.camera.horizon, 0.1)
+        small = sky.zenith + (sky.horizon - sky.zenith) * np.minimum(height, 1.0) ** 1.3
+        level = pyramid("clouds")[0][: SIDE * SIDE].reshape(SIDE, SIDE)
+        cloud = np.roll(level, sky.phase, (0, 1))[:rows].astype(np.float32)
+        cover = np.clip((cloud - 165 + 75 * sky.amount) / 70, 0, 1)[..., None] * 0.85
+        small = small * (1 - cover) + sky.cloud * (0.85 + 0.15 * cover) * cover
+        image = Image.fromarray(packed(small.reshape(-1, 3)).view(np.uint8).reshape(rows, columns, 4), "RGBX")
+        frame = [-self.corner[0] / self.unit, -self.corner[1] / self.unit]
+        box = [(frame[0] / (4 / 3) + 0.5) * columns, frame[1] * rows]
+        box += [box[0] + self.shape[1] / self.unit / (4 / 3) * columns, box[1] + self.shape[0] / self.unit * rows]
+        box = np.clip(box, 0, [columns, rows] * 2)
+        return np.asarray(image.resize(self.shape[::-1], Image.BILINEAR, tuple(box))).view(np.uint32)[..., 0]
+
+    def light(self, image: Image.Image, ids: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """The finished picture (H W 3, uint8): gradients, shadows, lamp light, haze, tint, noise."""
+        drawing = self.drawing
+        light = self.glow()
+        for surface, window, mask in self.visible(ids, lambda s: any(s.shade)):
+            rows, columns = mask.shape
+            slope = surface.shade[1] * np.linspace(-0.5, 0.5, rows, dtype=np.float32)[:, None]
+            slope = slope + surface.shade[0] * np.linspace(-0.5, 0.5, columns, dtype=np.float32)
+            np.multiply(light[window], 1 + slope, out=light[window], where=mask)
+        ground = np.array([s.plane == "level" and s.at == 0 for s in drawing.surfaces] + [False])[ids]
+        np.multiply(light, self.shadows(), out=light, where=ground)
+        picture = np.asarray(image)[..., :3] * light[..., None]
+        if drawing.sky is not None:
+            veil = np.where(depth < FAR, 1 - np.exp(-depth / drawing.haze), 0)[..., None].astype(np.float32)
+            picture += veil * (drawing.sky.horizon - picture)
+        picture *= drawing.tint.astype(np.float32)
+        picture += self.noise()
+        return np.clip(picture, 0, 255).astype(np.uint8)
+
+    def glow(self) -> np.ndarray:
+        """Light (H W, float32) that falls off from the middle, and indoors from a lamp."""
+        x, y = self.x[None], self.y[:, None]
+        light = 1.04 - 0.12 * (x * x + (y - 0.5) ** 2)
+        lamp_x, lamp_y, strength = self.drawing.glow
+        if strength:
+            fall = np.exp(-((x - lamp_x) ** 2) / 0.35) * np.exp(-((y - lamp_y) ** 2) / 0.35)
+            light = light * (1 - 0.45 * strength + strength * fall)
+        return light
+
+    def shadows(self) -> np.ndarray:
+        """The light left on the ground (H W, float32), soft at the edges; overlapping shadows take the darker."""
+        image = Image.new("L", self.shape[::-1], 255)
+        draw = ImageDraw.Draw(image)
+        for polygon, left in sorted(self.drawing.shadows, key=lambda shadow: -shadow[1]):
+            draw.polygon(self.pixels(polygon).ravel().tolist(), fill=int(255 * left))
+        return np.asarray(image.filter(ImageFilter.BoxBlur(self.unit / 110))).astype(np.float32) / 255
+
+    def noise(self) -> np.ndarray:
+        """Sensor noise (H W 3), a tile repeated from a random phase."""
+        height, width = self.shape
+        tile = np.roll(grain(), self.drawing.noise_phase, (0, 1)) * np.float32(self.drawing.noise)
+        return np.tile(tile, (-(-height // SIDE), -(-width // SIDE), 1))[:height, :width]
+
+
+def packed(colours: np.ndarray) -> np.ndarray:
+    """Colours (N 3) in 0 to 255 as one uint32 each (N,), the bytes in the order red, green, blue, unused."""
+    padded = np.concatenate([np.clip(colours, 0, 255), np.zeros((len(colours), 1))], 1).astype(np.uint8)
+    return np.ascontiguousarray(padded).view(np.uint32)[:, 0]

@@ -1,0 +1,40 @@
+"""The demo: train on generated scenes from nothing, score on scenes never seen, write label maps and overlays."""
+
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from segmenter import atomic, recipes
+from segmenter.data.layouts import open_data
+from segmenter.evaluation.evaluate import evaluate
+from segmenter.evaluation.metrics import Scores
+from segmenter.model.loading import load
+from segmenter.training.loop import train
+from segmenter.views.pictures import predict_files
+
+PICTURES = 8
+
+
+def demo(out: Path) -> Scores:
+    """Makes the run `out`/run and pictures of some test scenes beside it; returns the test scores.
+
+    Raises:
+        UserError: `out` holds an earlier demo.
+    """
+    recipe = recipes.read("demo")
+    train(recipe, out / "run")
+    model = load(out / "run")
+    test = open_data(recipe.data).split("test")
+    scores = evaluate(model, test, workers=recipe.train.workers)
+    photos = out / "scenes"
+    for sample in tqdm(list(islice(test, PICTURES)), desc="draw", unit="image"):
+        picture = Image.fromarray(sample.image())
+        path = photos / f"{sample.name}.png"
+        atomic.write(path, lambda beside, picture=picture: picture.save(beside, format="PNG"))
+    predict_files(model, [str(photos)], out)
+    print(scores.table())
+    print(f"test mIoU {scores.mean_iou:.3f} on {len(test)} scenes never seen")
+    print(f"model {out / 'run'}, scenes {photos}, label maps {out / 'labels'}, overlays {out / 'overlays'}")
+    return scores

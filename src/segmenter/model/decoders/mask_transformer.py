@@ -1,0 +1,63 @@
+"""The mask transformer: class embeddings meet the patch tokens, and their cosine is the mask.
+
+Source: Segmenter, arXiv 2105.05633, section 3.2, equation 4. As in the published code, a layer norm over the
+classes follows the cosine, before the enlargement (the paper has no norm there).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segmenter import config
+from segmenter.model.timm_models import Block
+
+
+class MaskTransformer(nn.Module):
+    """Class embeddings and patch tokens share a small transformer; their cosine is the mask."""
+
+    class_dependent = ("class_embeddings", "mask_norm.weight", "mask_norm.bias")
+
+    def __init__(self, settings: config.Decoder, width: int, classes: int):
+        super().__init__()
+        self.project = nn.Linear(width, width)
+        self.class_embeddings = nn.Parameter(torch.empty(1, classes, width))
+        rates = torch.linspace(0, settings.drop_path, settings.layers).tolist()
+        self.blocks = nn.ModuleList(_block(width, settings.dropout, rate) for rate in rates)
+        self.norm = nn.LayerNorm(width)
+        # Right-multiplied matrices, as published: y = x M, not x M^T.
+        self.project_patches = nn.Parameter(torch.randn(width, width) * width**-0.5)
+        self.project_classes = nn.Parameter(torch.randn(width, width) * width**-0.5)
+        self.mask_norm = nn.LayerNorm(classes)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.class_embeddings, std=0.02)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens (B N D) on a grid (h, w) to logits (B K h w)."""
+        classes = self.class_embeddings.shape[1]
+        tokens = self.project(tokens)  # B N D
+        tokens = torch.cat([tokens, self.class_embeddings.expand(len(tokens), -1, -1)], 1)  # B N+K D
+        for block in self.blocks:
+            tokens = block(tokens)
+        patches, embeddings = self.norm(tokens).split([math.prod(grid), classes], 1)
+        patches = F.normalize(patches @ self.project_patches, dim=-1)  # B N D
+        embeddings = F.normalize(embeddings @ self.project_classes, dim=-1)  # B K D
+        logits = self.mask_norm(patches @ embeddings.mT)  # B N K
+        return logits.mT.unflatten(2, grid)  # B K h w
+
+
+def _block(width: int, dropout: float, drop_path: float) -> nn.Module:
+    """timm's pre-norm block, with heads of 64 features (one head below that) and norms of eps 1e-5 as published."""
+    return Block(
+        width,
+        num_heads=max(1, width // 64),
+        qkv_bias=True,
+        proj_drop=dropout,
+        attn_drop=dropout,
+        drop_path=drop_path,
+        norm_layer=nn.LayerNorm,
+    )

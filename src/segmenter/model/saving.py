@@ -1,0 +1,30 @@
+"""Writes a model as a folder: model.safetensors (weights) and config.json (classes, normalisation, recipe)."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+
+from segmenter import atomic
+
+if TYPE_CHECKING:
+    from segmenter.model.segmenter import Segmenter
+
+FORMAT = 1
+
+
+def save(model: "Segmenter", folder: Path, weights: dict | None = None) -> None:
+    """Writes the model, with other weights than its own where `weights` (names to tensors) is given."""
+    state = model.state_dict() if weights is None else weights
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    about = {
+        "format": FORMAT,
+        "classes": model.classes.to_dict(),
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "recipe": asdict(model.recipe),
+    }
+    atomic.write(folder / "model.safetensors", lambda path: save_file(state, path, {"format": "pt"}))
+    atomic.write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")

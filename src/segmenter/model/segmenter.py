@@ -1,0 +1,101 @@
+"""The whole network: images in, class logits on the decoder's grid out; `Geometry` says where they lie on the pixels.
+
+Source: Segmenter, arXiv 2105.05633, section 3. A model carries its classes, its normalisation and its recipe, so
+that whatever is saved can be used without asking how it was trained.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segmenter import config, upsample
+from segmenter.data.classes import Classes, default_colors
+from segmenter.errors import UserError
+from segmenter.model.decoders.linear import Linear
+from segmenter.model.decoders.mask_transformer import MaskTransformer
+from segmenter.model import saving
+from segmenter.model.encoder import Encoder
+
+DECODERS = {"linear": Linear, "mask_transformer": MaskTransformer}
+
+
+class Segmenter(nn.Module):
+    """An encoder, a decoder, and what is known about the classes and the images they were trained on."""
+
+    def __init__(self, recipe: config.Recipe, classes: Classes):
+        super().__init__()
+        if recipe.decoder.name not in DECODERS:
+            raise UserError(f"decoder.name is {recipe.decoder.name!r}; choose {' or '.join(DECODERS)}")
+        self.recipe = recipe
+        self.classes = classes
+        self.encoder = Encoder(recipe.encoder, recipe.augment.crop)
+        self.decoder = DECODERS[recipe.decoder.name](recipe.decoder, self.encoder.width, len(classes))
+        self.mean: tuple[float, ...] = self.encoder.mean  # of red, green and blue, on the scale 0 to 1
+        self.std: tuple[float, ...] = self.encoder.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B 3 H W, any H and W from 1 pixel up) to logits (B K h w)."""
+        tokens = self.encoder(images)
+        return self.decoder(tokens.patches, tokens.grid)
+
+    def geometry(self, height: int, width: int) -> upsample.Geometry:
+        """How the logits of images of this size lie on their pixels."""
+        grid = self.encoder.grid(height, width)
+        p = self.encoder.patch_size
+        return upsample.Geometry(grid, (grid[0] * p, grid[1] * p), content=(height, width))
+
+    def pixel_logits(self, images: Tensor) -> Tensor:
+        """Normalised images (B 3 H W) to the full logits (B K H W), for tests and small work."""
+        return upsample.logits(self(images), self.geometry(*images.shape[-2:]))
+
+    def normalize(self, images: Tensor, content: Tensor | None = None) -> Tensor:
+        """Images (B 3 H W, 0 to 255) to what the network takes; outside `content` (B 2: h, w) they become 0.
+
+        The published training pads after normalising, so that padding is the mean colour.
+        """
+        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) * 255 for v in (self.mean, self.std))
+        images = (images.float() - mean) / std
+        if content is None:
+            return images
+        height, width = images.shape[-2:]
+        rows = torch.arange(height, device=images.device) < content[:, :1]  # B H
+        columns = torch.arange(width, device=images.device) < content[:, 1:]  # B W
+        return images * (rows[:, None, :, None] & columns[:, None, None, :])
+
+    def save(self, folder: str | Path) -> None:
+        """Writes model.safetensors and config.json; an older model in the folder survives a failure."""
+        saving.save(self, Path(folder))
+
+
+def create(
+    encoder: str,
+    decoder: str = "mask_transformer",
+    classes: int | list[str] | Classes = 150,
+    image_size: int | tuple[int, int] = 512,
+    pretrained: bool | str = False,
+) -> Segmenter:
+    """Makes a model for images whose short side is about `image_size` pixels.
+
+    Args:
+        encoder: name of a plain vision transformer in timm.
+        decoder: `linear` or `mask_transformer`.
+        classes: how many, their names, or all about them.
+        image_size: side of the training crop, or (height, width).
+        pretrained: True for timm's weights from the hub, or the path of a .safetensors or .pth file.
+
+    Raises:
+        UserError: an unknown encoder or decoder, or weights that cannot be had.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    source = pretrained if isinstance(pretrained, str) else "hub" if pretrained else ""
+    recipe = config.Recipe(
+        augment=config.Augment(short_side=min(size), crop=size),
+        encoder=config.Encoder(name=encoder, pretrained=source),
+        decoder=config.Decoder(name=decoder),
+        inference=config.Inference(window=size, stride=size),
+    )
+    if not isinstance(classes, Classes):
+        names = tuple(classes) if not isinstance(classes, int) else tuple(f"class {i}" for i in range(classes))
+        classes = Classes(names, default_colors(len(names)), ignore=255 if len(names) <= 255 else 65535)
+    return Segmenter(recipe, classes)

@@ -1,0 +1,43 @@
+"""Weights of one model as the start of another: other patch size, crop or classes, the same encoder.
+
+Patch embeddings are resampled as in FlexiViT (arXiv 2212.08013, by timm), positions as in Segmenter, section 3.1.
+"""
+
+import torch
+
+from segmenter.errors import UserError
+from segmenter.model.segmenter import Segmenter
+from segmenter.model.timm_models import resample_patch_embed
+
+
+@torch.no_grad()
+def transfer(source: Segmenter, model: Segmenter) -> list[str]:
+    """Copies the weights of `source` into `model`; returns the names of tensors that stay as they were.
+
+    The whole decoder is taken over where both have the same classes, otherwise what does not depend on them.
+
+    Raises:
+        UserError: the encoders are of different kinds.
+    """
+    found, wanted = source.state_dict(), model.state_dict()
+    patches, positions = "encoder.vit.patch_embed.proj.weight", "encoder.vit.pos_embed"
+    if source.encoder.patch_size != model.encoder.patch_size:
+        found[patches] = resample_patch_embed(found[patches], [model.encoder.patch_size] * 2)
+    if positions in found:
+        grids = source.encoder.table_grid, model.encoder.table_grid
+        found[positions] = model.encoder.resize_table(found[positions], *grids)
+    same_classes = source.classes.names == model.classes.names
+    class_dependent = {f"decoder.{name}" for name in model.decoder.class_dependent}
+    kept = []
+    for name, tensor in wanted.items():
+        fits = name in found and found[name].shape == tensor.shape
+        if name.startswith("encoder.") and not fits:
+            raise UserError(
+                f"train.start: the model has {source.recipe.encoder.name}, which does not fit "
+                f"{model.recipe.encoder.name} ({name}); give both the same encoder.name"
+            )
+        if fits and (same_classes or name not in class_dependent):
+            tensor.copy_(found[name])
+        else:
+            kept.append(name)
+    return kept

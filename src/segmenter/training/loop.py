@@ -1,0 +1,297 @@
+"""The training loop: recipe and data in, run folder out; interrupted anywhere, it goes on exactly where it was.
+
+Source: Segmenter, arXiv 2105.05633, section 4.1. Nothing random outlives a step: samples are drawn from (seed, draw)
+and dropout from (seed, step), so that a continued run repeats the uninterrupted one bit for bit.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from segmenter import recipes, upsample
+from segmenter.config import Recipe
+from segmenter.data.check import check_data, median_frequency_weights
+from segmenter.data.dataset import EndlessSampler, TrainingSamples
+from segmenter.data.layouts import DataSet, open_data
+from segmenter.errors import UserError
+from segmenter.evaluation.evaluate import confusion
+from segmenter.evaluation.metrics import Scores
+from segmenter.model import saving
+from segmenter.model.loading import load
+from segmenter.model.segmenter import Segmenter
+from segmenter.model.transfer import transfer
+from segmenter.training import checkpoint, optim
+
+LOG_EVERY = 10
+
+
+def train(recipe: Recipe, out: Path) -> float:
+    """Trains a new model into the folder `out` and returns its best validation mIoU (0 to 1).
+
+    Raises:
+        UserError: wrong data or settings, or a loss that is no longer finite.
+    """
+    data = open_data(recipe.data)
+    weights = _checked(data, recipe)
+    torch.manual_seed(recipe.train.seed)
+    model = Segmenter(recipe, data.classes)
+    if recipe.train.start:
+        new = transfer(load(recipe.train.start), model)
+        tqdm.write(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
+    if Accelerator().is_main_process:
+        checkpoint.claim(out, recipe)
+    return Run(recipe, out, data, model, weights).go()
+
+
+def resume(out: Path) -> float:
+    """Goes on with a run where its state was saved last, and returns its best validation mIoU.
+
+    Raises:
+        UserError: the folder is no run, or its files are damaged.
+    """
+    if not (out / "recipe.yaml").is_file():
+        raise UserError(f"{out} is no run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
+    recipe = recipes.read(str(out / "recipe.yaml"))
+    state = checkpoint.load_state(out)
+    data = open_data(recipe.data)
+    # The weights come from the state, not from where the first ones came from.
+    model = Segmenter(replace(recipe, encoder=replace(recipe.encoder, pretrained="")), data.classes)
+    model.recipe = recipe
+    run = Run(recipe, out, data, model, state["class_weights"])
+    run.restore(state)
+    return run.go()
+
+
+def _checked(data: DataSet, recipe: Recipe) -> Tensor | None:
+    """Refuses data that cannot be trained on; the class weights (K) if the recipe wants them."""
+    for split in ("train", "val"):
+        if not data.splits.get(split):
+            raise UserError(f"{recipe.data.root} has no images in the split {split!r}; training needs train and val")
+    if recipe.data.root == "scenes":
+        return None
+    report = check_data(data)
+    report.refuse_errors()
+    for finding in report.findings:
+        tqdm.write(f"warning: {finding.text}")
+    if recipe.train.class_weights == "none":
+        return None
+    return torch.as_tensor(median_frequency_weights(report)).float()
+
+
+class Run:
+    """One training run in its folder."""
+
+    def __init__(self, recipe: Recipe, out: Path, data: DataSet, model: Segmenter, class_weights: Tensor | None):
+        self.recipe, self.settings, self.out, self.data = recipe, recipe.train, out, data
+        self.class_weights = class_weights
+        self.step, self.best = 0, -1.0
+        self.stopping = threading.Event()
+        self.accelerator = Accelerator(mixed_precision=_precision(self.settings.precision))
+        share = self.settings.accumulate * self.accelerator.num_processes
+        if self.settings.batch % share:
+            raise UserError(
+                f"train.batch is {self.settings.batch}; it must be a multiple of {share} "
+                "(train.accumulate times the number of processes)"
+            )
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        model = model.to(self.accelerator.device)
+        self.averaged = None
+        if self.settings.ema:
+            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
+        self.model = model
+        self.network: nn.Module
+        self.network, self.optimizer = self.accelerator.prepare(model, optim.optimizer(model, self.settings))
+        if self.settings.compile:
+            self.network = torch.compile(self.network)
+
+    @property
+    def judged(self) -> Segmenter:
+        """The model that is validated and saved: the averaged one where there is an average."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def restore(self, state: dict) -> None:
+        """Takes over the state that `state` gave."""
+        self.step, self.best = state["step"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+
+    def state(self) -> dict:
+        """All that a continuation needs: tensors and plain containers."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "class_weights": self.class_weights,
+        }
+
+    def go(self) -> float:
+        """Trains to the last step, or until it is told to stop; returns the best validation mIoU."""
+        main = self.accelerator.is_main_process
+        log = checkpoint.Log(self.out, self.step) if main else None
+        settings = self.settings
+        bar = tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=not main)
+        since, images = time.perf_counter(), 0
+        with _stops_on_interrupt(self.stopping), bar:
+            for batch in self._batches():
+                loss, norm = self._update(batch)
+                images += settings.batch
+                bar.update()
+                if self.step % LOG_EVERY == 0 or self.step == settings.steps:
+                    speed = images / (time.perf_counter() - since)
+                    rate = optim.learning_rate(settings, self.step - 1)
+                    bar.set_postfix_str(f"loss {loss:.3f}, lr {rate:.1e}, {speed:.1f} images/s")
+                    entry = {"loss": loss, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
+                    if log:
+                        log.write({"step": self.step, **entry})
+                    since, images = time.perf_counter(), 0
+                last = self.step == settings.steps
+                if last or self.step % settings.validate_every == 0:
+                    self._validate(log)
+                    since, images = time.perf_counter(), 0
+                if last or self.stopping.is_set() or self.step % settings.save_every == 0:
+                    self._save_state()
+                if self.stopping.is_set() and not last:
+                    tqdm.write(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
+                    break
+        return self.best
+
+    def _batches(self) -> Iterator[dict]:
+        """This process's share of every remaining batch."""
+        settings, samples = self.settings, self.data.splits["train"]
+        size = settings.batch // self.accelerator.num_processes
+        rank = self.accelerator.process_index
+        stream = iter(EndlessSampler(len(samples), settings.seed, start=self.step * settings.batch))
+        keys = (
+            [next(stream) for _ in range(settings.batch)][rank * size : (rank + 1) * size]
+            for _ in range(self.step, settings.steps)
+        )
+        return iter(
+            DataLoader(
+                TrainingSamples(samples, self.recipe.augment, settings.seed),
+                batch_sampler=keys,
+                num_workers=settings.workers,
+                pin_memory=self.accelerator.device.type == "cuda",
+                worker_init_fn=_ignore_interrupt,
+            )
+        )
+
+    def _update(self, batch: dict) -> tuple[float, float]:
+        """One optimiser update on a batch; returns loss and gradient norm."""
+        settings, classes, device = self.settings, self.data.classes, self.accelerator.device
+        torch.manual_seed(hash((settings.seed, self.step, self.accelerator.process_index)))
+        self.network.train()
+        optim.set_learning_rate(self.optimizer, optim.learning_rate(settings, self.step))
+        weights = None if self.class_weights is None else self.class_weights.to(device)
+        images, labels, content = (batch[k].to(device, non_blocking=True) for k in ("image", "labels", "content"))
+        # The mean is over the valid pixels of the whole batch, however it is split.
+        divisor = self.accelerator.reduce(_valid_weight(labels, weights, classes.ignore), "sum").clamp(min=1e-12)
+        total = torch.zeros((), device=device)
+        parts = zip(*(tensor.chunk(settings.accumulate) for tensor in (images, labels, content)), strict=True)
+        for image_part, label_part, content_part in parts:
+            with self.accelerator.autocast():
+                logits = self.network(self.model.normalize(image_part, content_part))
+            geometry = self.model.geometry(*image_part.shape[-2:])
+            loss, _ = upsample.cross_entropy(
+                logits, label_part, geometry, weights, classes.ignore, settings.label_smoothing, reduction="sum"
+            )
+            # Gradients are averaged over the processes, the sum is wanted.
+            self.accelerator.backward(loss * self.accelerator.num_processes / divisor)
+            total += loss.detach() / divisor
+        norm = optim.gradient_norm(self.parameters, settings.clip)
+        total = self.accelerator.reduce(total, "sum")
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            self._refuse_update(float(total), float(norm), batch["name"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        return float(total), float(norm)
+
+    def _refuse_update(self, loss: float, norm: float, names: list[str]) -> None:
+        """Keeps the state before the update that would have spoilt the weights, and says what to do."""
+        self._save_state()
+        raise UserError(
+            f"step {self.step + 1}: loss {loss}, gradient norm {norm}. The update was not made; the state after step "
+            f"{self.step} is in {self.out / checkpoint.STATE}. The batch: {', '.join(names)}. "
+            f"Try a lower train.lr (now {self.settings.lr}), train.warmup, train.clip 1.0, or train.precision fp32"
+        )
+
+    def _save_state(self) -> None:
+        if self.accelerator.is_main_process:
+            checkpoint.save_state(self.out, self.state())
+
+    def _validate(self, log: checkpoint.Log | None) -> None:
+        """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far."""
+        samples = self.data.splits["val"]
+        mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
+        judged = self.judged.eval()
+        counts = confusion(judged, mine, workers=self.settings.workers, title="validate")
+        scores = Scores(self.accelerator.reduce(counts, "sum").cpu().numpy(), self.data.classes.names)
+        if log is None:
+            self.best = max(self.best, scores.mean_iou)
+            return
+        log.write({"step": self.step, "val_mean_iou": scores.mean_iou, "val_pixel_accuracy": scores.pixel_accuracy})
+        tqdm.write(f"step {self.step}: val mIoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}")
+        saving.save(judged, self.out / "last")
+        if scores.mean_iou > self.best:
+            self.best = scores.mean_iou
+            saving.save(judged, self.out)
+
+
+def _valid_weight(labels: Tensor, weights: Tensor | None, ignore: int) -> Tensor:
+    valid = labels[labels != ignore]
+    return valid.new_tensor(valid.numel(), dtype=torch.float32) if weights is None else weights[valid].sum()
+
+
+def _precision(wanted: str) -> str:
+    """accelerate's name of the precision; `auto` takes bf16 only where the hardware multiplies it natively."""
+    if wanted != "auto":
+        return "no" if wanted == "fp32" else wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
+    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
+
+
+def _ignore_interrupt(_: int) -> None:
+    """Loader processes leave Ctrl-C and SIGTERM to the main process, which ends them after its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _stops_on_interrupt:
+    """The first Ctrl-C (or SIGTERM) ends the run after the step it is in; the second one ends it at once."""
+
+    def __init__(self, stopping: threading.Event):
+        self.stopping = stopping
+
+    def __enter__(self) -> None:
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():
+            self.old = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame) -> None:
+        if self.stopping.is_set():
+            raise KeyboardInterrupt
+        self.stopping.set()
+        tqdm.write("stopping after this step; press Ctrl-C again to stop at once")

@@ -1,0 +1,69 @@
+"""Optimiser and learning rate: SGD with Nesterov momentum as published, or AdamW with layer-wise decay.
+
+Source: Segmenter, arXiv 2105.05633, section 4.1 (SGD, polynomial schedule); BEiT, arXiv 2106.08254 (layer-wise decay).
+The floor of the schedule is the published code's; the paper has none.
+"""
+
+import re
+
+import torch
+from torch import nn
+
+from segmenter import config
+from segmenter.model.segmenter import Segmenter
+
+
+def learning_rate(settings: config.Train, step: int) -> float:
+    """Learning rate of the update number `step` (0-based); past the last one it stays at the floor."""
+    floor, total = min(settings.min_lr, settings.lr), settings.steps
+    if step < settings.warmup:
+        # Rises to the value that the polynomial has where it takes over, as published.
+        return settings.lr * step / settings.warmup * (1 - settings.warmup / total) ** settings.power
+    return (settings.lr - floor) * max(0.0, 1 - step / total) ** settings.power + floor
+
+
+def optimizer(model: Segmenter, settings: config.Train) -> torch.optim.Optimizer:
+    """The optimiser over all trainable parameters; each group's `scale` multiplies the learning rate."""
+    groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return torch.optim.AdamW(groups, settings.lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group the learning rate times its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def parameter_groups(model: Segmenter, weight_decay: float, layer_decay: float) -> list[dict]:
+    """Trainable parameters by learning-rate scale and weight decay.
+
+    The decoder has scale 1, the encoder's last block `layer_decay`, each block below it once more, its embeddings
+    the least. Vectors, tokens and positions are not decayed.
+    """
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        level = _level(name, model.encoder.depth)
+        decayed = parameter.ndim > 1 and not re.search(r"pos_embed|_token$|embeddings$|relative_tables", name)
+        group = {"params": [], "scale": layer_decay**level, "weight_decay": weight_decay if decayed else 0.0}
+        groups.setdefault((level, decayed), group)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _level(name: str, depth: int) -> int:
+    """Layers between a parameter and the decoder: 0 in the decoder, depth + 1 in the embeddings."""
+    if not name.startswith("encoder."):
+        return 0
+    if match := re.search(r"(?:blocks|relative_tables)\.(\d+)", name):
+        return depth - int(match[1])
+    return 1 if name.startswith("encoder.norm.") else depth + 1
+
+
+def gradient_norm(parameters: list[nn.Parameter], largest: float) -> torch.Tensor:
+    """Norm of the whole gradient, clipped in place to `largest` where that is above 0."""
+    if largest > 0:
+        return nn.utils.clip_grad_norm_(parameters, largest)
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
