@@ -40,6 +40,26 @@ def train_with(default: Recipe):
     return train
 
 
+def check(data: Positional[str], classes: str = "", map: tuple[str, ...] = ()) -> None:
+    """Read every mask and say what would spoil a training, and what to write instead.
+
+    Args:
+        data: Folder with the images and masks, or `scenes`.
+        classes: Path of a classes.yaml, if it is not in the data folder.
+        map: Mask values to change, each as from:to.
+    """
+    from segmenter.data.check import check_data
+    from segmenter.data.layouts import open_data
+
+    found = open_data(Data(root=data, classes=classes, map=map))
+    report = check_data(found)
+    print(f"{found.source}\n\n{report.table()}\n")
+    for text in report.warnings:
+        print(f"warning: {text}")
+    report.refuse_errors()
+    print("ready to train")
+
+
 def resume(run: Positional[Path]) -> None:
     """Go on with an interrupted training exactly where it was saved.
 
@@ -146,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         verbs = {
             "train": train_with(recipes.read(_config(arguments))),
+            "check": check,
             "resume": resume,
             "evaluate": evaluate,
             "predict": predict,

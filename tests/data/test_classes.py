@@ -153,7 +153,10 @@ def test_colours_that_lack_differ_from_those_given(tmp_path):
         ("classes: [a]\nmasks: colors", "class 'a' has no color, but with `masks: colors` every class needs one"),
         ("classes: [a, b]\nignore: 1", "ignore is 1, which is the id of class 'b'; write a value that is no class"),
         ("classes: [a, b]\nmap: 7", "map is 7; write mask values and class ids, as in `map: {7: 255}`"),
-        ("classes: [a, b]\nmap: {7: 2}", "map sends 7 to 2, which is neither a class (0 to 1) nor the ignore value 255"),
+        (
+            "classes: [a, b]\nmap: {7: 2}",
+            "map sends 7 to 2, which is neither a class (0 to 1) nor the ignore value 255",
+        ),
         ("classes: [a, b]\nmap: {x: 1}", "map holds 'x': 1; write whole numbers, as in 7: 255"),
         ("classes: [a, b]\nmap: {'#ff0000': 1}", "map holds #ff0000, but the masks hold plain values"),
     ],

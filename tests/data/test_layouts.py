@@ -271,7 +271,9 @@ def test_a_split_in_two_places(tmp_path):
     for folder in ("val", "valid"):
         image(tmp_path / folder / "images/a.png")
         mask(tmp_path / folder / "masks/a.png")
-    assert refused(tmp_path) == f"{tmp_path} holds the val images twice, one time in {tmp_path}/valid/images; remove one"
+    assert (
+        refused(tmp_path) == f"{tmp_path} holds the val images twice, one time in {tmp_path}/valid/images; remove one"
+    )
 
 
 def test_only_the_test_split_may_lack_its_masks_folder(tmp_path):
@@ -283,7 +285,7 @@ def test_only_the_test_split_may_lack_its_masks_folder(tmp_path):
     assert sample.mask_path is None
     with pytest.raises(UserError, match=r"b\.png has no mask: it can be predicted, but not learnt from or scored"):
         sample.labels()
-    with pytest.raises(UserError, match="there is no split 'val' in .*train 1, test 1 images"):
+    with pytest.raises(UserError, match=r"there is no split 'val' in .*train 1, test 1 images"):
         data.split("val")
     image(tmp_path / "val/images/c.png")
     assert refused(tmp_path).endswith(f"{tmp_path}/val/images need masks there")
@@ -301,5 +303,5 @@ def test_sizes_that_differ_name_both_files(tmp_path):
         "export the mask at the image's size"
     )
     image(tmp_path / "train/images/a.png", (2, 3))
-    with pytest.raises(UserError, match="turn the mask \\(the image is taken upright, as its EXIF rotation says\\)"):
+    with pytest.raises(UserError, match=r"turn the mask \(the image is taken upright, as its EXIF rotation says\)"):
         sample.labels()

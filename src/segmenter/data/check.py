@@ -6,12 +6,13 @@ Images are opened for their size only. The counts of pixels a class also give th
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_values
@@ -20,7 +21,7 @@ from segmenter.data.pairs import first
 from segmenter.errors import UserError
 
 LISTED = 10  # findings of one kind that are written out
-GENERATED = 100  # generated samples counted in a split: enough for the shares, and none of them can be broken
+GENERATED = 30  # generated samples counted in a split: drawing takes time, and none of them can be broken
 KINDS = {"unreadable": "unreadable files", "size": "sizes that differ", "value": "values without class"}
 
 
@@ -44,6 +45,11 @@ class Report:
     """Labelled pixels (not ignored) of the images in which each class occurs."""
     ignored: dict[str, int]
     """Ignored pixels."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is strange, but does not keep from training."""
+        return [finding.text for finding in self.findings if finding.severity == "warning"]
 
     def refuse_errors(self):
         """Do nothing, or stop with all the errors.
@@ -80,34 +86,27 @@ class _Seen:
     """Mask values without class."""
 
 
-def check_data(dataset: DataSet, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Read all masks and image headers of every split; nothing wrong with a file stops it, errors come first.
-
-    `progress` is called with the samples done and the samples in all.
-    """
+def check_data(dataset: DataSet) -> Report:
+    """Read all masks and image headers of every split; nothing wrong with a file stops it, errors come first."""
     classes = dataset.classes
     splits = {
         split: [s for i, s in enumerate(samples) if isinstance(s, FileSample) or i < GENERATED]
         for split, samples in dataset.splits.items()
     }
-    total, done = sum(map(len, splits.values())), 0
     report = Report(classes, [], {}, {}, {})
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    bar = tqdm(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for split, samples in splits.items():
             seen = []
             for result in pool.map(lambda sample: _look(sample, classes), samples):
                 seen.append(result)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+                bar.update()
             counts = np.array([result.counts for result in seen if result.counts is not None])
             counts = counts.reshape(-1, len(classes))  # images K
             report.pixel_counts[split] = counts.sum(0)
             report.image_pixels[split] = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
             report.ignored[split] = sum(result.ignored for result in seen)
-            report.findings.extend(
-                _file_findings(samples, seen, classes) + _mask_findings(split, samples, seen)
-            )
+            report.findings.extend(_file_findings(samples, seen, classes) + _mask_findings(split, samples, seen))
     report.findings.extend(_class_findings(report) + _duplicates(splits))
     report.findings.sort(key=lambda finding: finding.severity)  # "error" < "warning"; else the order stays
     return report
@@ -184,9 +183,7 @@ def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen])
     pairs = zip(samples, seen, strict=True)
     empty = [sample.name for sample, result in pairs if result.counts is not None and not result.counts.any()]
     if empty:
-        text = (
-            f"{split}: {len(empty)} of {len(samples)} masks hold nothing but ignored pixels ({first(empty)})"
-        )
+        text = f"{split}: {len(empty)} of {len(samples)} masks hold nothing but ignored pixels ({first(empty)})"
         findings.append(Finding("warning", f"{text}; they teach nothing: label them or remove them"))
     lossy = [str(sample.mask_path) for sample in samples if _is_jpeg(sample)]
     if lossy:
@@ -209,9 +206,7 @@ def _class_findings(report: Report) -> list[Finding]:
         if report.ignored["train"] and not report.classes.by_color:
             share = report.ignored["train"] / (counts.sum() + report.ignored["train"])
             value = report.classes.ignore
-            text += (
-                f", but {share:.0%} of the pixels are ignored; if {value} means it: --data.map {value}:{i}"
-            )
+            text += f", but {share:.0%} of the pixels are ignored; if {value} means it: --data.map {value}:{i}"
         findings.append(Finding("warning", text))
     return findings
 
@@ -236,7 +231,5 @@ def _duplicates(splits: dict[str, Sequence[Sample]]) -> list[Finding]:
             same += [f"{path} = {train[0]}" for split, path in files if split == other and train]
         if same:
             text = f"{len(same)} images of {other} are also in train ({first(same)})"
-            findings.append(
-                Finding("warning", f"{text}; scores there come out too high: remove one of each pair")
-            )
+            findings.append(Finding("warning", f"{text}; scores there come out too high: remove one of each pair"))
     return findings

@@ -91,9 +91,7 @@ class Classes:
             raise UserError(f"{path}: masks is {masks!r}; write `masks: values` or `masks: colors`")
         if masks == "colors" and None in colors:
             name = names[colors.index(None)]
-            raise UserError(
-                f"{path}: class {name!r} has no color, but with `masks: colors` every class needs one"
-            )
+            raise UserError(f"{path}: class {name!r} has no color, but with `masks: colors` every class needs one")
         classes = cls(names, fill_colors(colors), by_color=masks == "colors")
         if classes.by_color:
             classes = replace(classes, values={_pack(color): i for i, color in enumerate(classes.colors)})
@@ -123,9 +121,7 @@ class Classes:
             if color != self.by_color:
                 example = "'#e0e0c0:255'" if self.by_color else "7:255"
                 kind = "colours" if self.by_color else "plain values"
-                raise UserError(
-                    f"{where} holds {source}, but the masks hold {kind}; write, for example, {example}"
-                )
+                raise UserError(f"{where} holds {source}, but the masks hold {kind}; write, for example, {example}")
             if color:
                 source = _pack(read_color(source, where))
             if type(source) is not int or type(target) is not int:

@@ -28,11 +28,7 @@ def read_yaml(path: Path) -> dict:
         content = {"classes": content}
     if isinstance(content, dict):
         refuse_unknown(content, ("classes", "masks", "ignore", "map"), str(path))
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("classes"), list)
-        or not content["classes"]
-    ):
+    if not isinstance(content, dict) or not isinstance(content.get("classes"), list) or not content["classes"]:
         raise UserError(f"{path} has no list `classes:`; write one line a class below it, such as `  - road`")
     return content
 
@@ -50,9 +46,7 @@ def read_entries(entries: list, path: Path) -> tuple[tuple[str, ...], list[Color
         if not isinstance(number, int) or isinstance(number, bool):
             raise UserError(f"{where} ({name}) has the id {number!r}; ids are whole numbers from 0")
         if number in found:
-            raise UserError(
-                f"{path}: {found[number][0]!r} and {name!r} have the same id {number}; renumber one"
-            )
+            raise UserError(f"{path}: {found[number][0]!r} and {name!r} have the same id {number}; renumber one")
         if name in (other for other, _ in found.values()):
             raise UserError(f"{path}: two classes have the name {name!r}; rename one")
         color = read_color(entry["color"], f"{where} ({name})") if entry.get("color") is not None else None

@@ -17,6 +17,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
+SAMPLES_PER_PIXEL = 277  # TIFF tag
 # All that Pillow's decoders were seen to raise on broken files.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError)
 
@@ -68,9 +69,7 @@ def read_values(path: str | Path, by_color: bool = False) -> np.ndarray:
     image = _open(path, upright=False)
     kind = str(image.info.get("stored", ""))  # as the file has it, before Pillow widened or narrowed it
     if ";16B" in kind and image.mode in ("LA", "RGB", "RGBA"):
-        raise UserError(
-            f"{path} is a mask with several channels of 16 bits; save it with one channel, as grey"
-        )
+        raise UserError(f"{path} is a mask with several channels of 16 bits; save it with one channel, as grey")
     if by_color and image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         return np.array(image.convert("RGB"))
     if image.mode in ("L", "P", "1"):
@@ -117,6 +116,10 @@ def _open(path: str | Path, upright: bool = True) -> Image.Image:
                 ImageOps.exif_transpose(image, in_place=True)
     except (*BROKEN, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
+    bands = len(image.getbands())
+    stored_bands = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else bands
+    if stored_bands > bands:  # Pillow would drop the rest
+        raise UserError(f"{path} has {stored_bands} channels, of which {bands} can be used; save it as an RGB picture")
     image.info["stored"] = stored
     return image
 

@@ -19,8 +19,8 @@ from segmenter.errors import UserError
 def infer_classes(masks: Sequence[Path], path: Path, pairs: Sequence[str] = ()) -> Classes:
     """Classes "class 0" to "class n-1" for masks that hold 0 to n-1 (and 255, or 65535 above 255 classes).
 
-    Colours are those of the first palette mask, where it has enough different ones. `pairs` (`from:to`) count
-    as applied, but the classes do not hold them.
+    Colours are those of the first mask, where it is a palette file with enough different ones. `pairs` (`from:to`)
+    count as applied, but the classes do not hold them.
 
     Raises:
         UserError: the values have gaps, are colours, or are too few; it holds the classes.yaml for `path`.
@@ -37,7 +37,7 @@ def infer_classes(masks: Sequence[Path], path: Path, pairs: Sequence[str] = ()) 
     ids = [value for value in values if value != ignore]
     if ids != list(range(len(ids))) or len(ids) < 2:
         raise UserError(_for_values(values, ids, path))
-    colors = next((palette for mask in masks if (palette := read_palette(mask))), [])[: len(ids)]
+    colors = read_palette(masks[0])[: len(ids)]
     if len(set(colors)) < len(ids):
         colors = default_colors(len(ids))
     return Classes(tuple(f"class {i}" for i in ids), tuple(colors))
@@ -61,9 +61,7 @@ def _for_colors(colors: set[str], path: Path) -> str:
             f"the masks hold {len(colors)} different colours, but a mask has one colour or one grey value a "
             "class; masks that were saved as JPEG or smoothed by resizing must be exported again, as PNG"
         )
-    lines = "".join(
-        f'\n  - {{name: "class {i}", color: "{color}"}}' for i, color in enumerate(sorted(colors))
-    )
+    lines = "".join(f'\n  - {{name: "class {i}", color: "{color}"}}' for i, color in enumerate(sorted(colors)))
     head = f"the masks are colour pictures with {len(colors)} colours"
     return f"{head}; write {path}, with your names:\nmasks: colors\nclasses:{lines}"
 

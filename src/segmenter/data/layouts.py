@@ -75,9 +75,7 @@ class FileSample:
             UserError: no mask, or it cannot be read, holds a value without class or has not the image's size.
         """
         if self.mask_path is None:
-            raise UserError(
-                f"{self.image_path} has no mask: it can be predicted, but not learnt from or scored"
-            )
+            raise UserError(f"{self.image_path} has no mask: it can be predicted, but not learnt from or scored")
         labels = read_mask(self.mask_path, self.classes)
         wanted = image_size(self.image_path)
         if labels.shape != wanted:
@@ -161,9 +159,7 @@ def _open_scenes(settings: config.Data) -> DataSet:
 
     classes = Classes(tuple(scenes.NAMES), tuple(tuple(color) for color in scenes.COLORS))
     if settings.classes:
-        raise UserError(
-            "data.classes is set, but the generated scenes have their own classes; leave it empty"
-        )
+        raise UserError("data.classes is set, but the generated scenes have their own classes; leave it empty")
     if settings.map:
         raise UserError("data.map is set, but the generated scenes have no mask files; leave it empty")
     splits = {
@@ -188,9 +184,7 @@ def _find_camvid(root: Path) -> dict[str, Pairs]:
             wanted = [Path(line.split()[0]).name for line in _lines(list_file)]
         found[split] = pair_files(root / split, masks, split, wanted, list_file)
     if not found:
-        raise UserError(
-            f"{root} holds no train/, val/ or test/ with trainannot/, valannot/, testannot/ beside them"
-        )
+        raise UserError(f"{root} holds no train/, val/ or test/ with trainannot/, valannot/, testannot/ beside them")
     return found
 
 
@@ -201,17 +195,13 @@ def _find_folder(root: Path, split_seed: int) -> dict[str, Pairs]:
         for images, masks in _split_folders(root, spellings):
             if images.is_dir():
                 if split in found:
-                    raise UserError(
-                        f"{root} holds the {split} images twice, one time in {images}; remove one"
-                    )
+                    raise UserError(f"{root} holds the {split} images twice, one time in {images}; remove one")
                 found[split] = pair_files(images, masks, split)
     if found:
         return found
     images, masks = root / "images", _masks_folder(root)
     if not images.is_dir() or not masks.is_dir():
-        raise UserError(
-            f"{root} holds {contents(root)}, but {_expected()} were looked for; rename the folders"
-        )
+        raise UserError(f"{root} holds {contents(root)}, but {_expected()} were looked for; rename the folders")
     lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
     if lists:
         return {split: pair_files(images, masks, split, _lines(path), path) for split, path in lists.items()}
@@ -240,21 +230,20 @@ def _split_by_hash(pairs: Pairs, seed: int) -> dict[str, Pairs]:
     """80, 10 and 10 %: by a hash of seed and name, so that adding files moves no file to another split.
 
     Chance may leave a split of a small set empty: the lowest hash is train in any case, and where val has no
-    image, the highest of train's becomes one.
+    image, the highest of train's becomes one (or the lowest of test's, where train has only one).
     """
     places = {
         name: int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()) / 2**64
         for name in pairs
     }
     split = {
-        name: next((split for split, end in SHARES.items() if place < end), "test")
-        for name, place in places.items()
+        name: next((split for split, end in SHARES.items() if place < end), "test") for name, place in places.items()
     }
     order = sorted(places, key=places.get)
     split[order[0]] = "train"
     train = [name for name in order if split[name] == "train"]
-    if "val" not in split.values() and len(train) > 1:
-        split[train[-1]] = "val"
+    if "val" not in split.values() and len(order) > 1:
+        split[train[-1] if len(train) > 1 else order[1]] = "val"
     return {wanted: {name: pairs[name] for name in pairs if split[name] == wanted} for wanted in SPLITS}
 
 

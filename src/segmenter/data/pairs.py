@@ -28,9 +28,7 @@ def pair_files(
     if not masks.is_dir():
         if split == "test":
             return {name: (path, None) for name, path in pictures.items()}
-        raise UserError(
-            f"{masks} does not exist, but the {len(pictures)} images in {images} need masks there"
-        )
+        raise UserError(f"{masks} does not exist, but the {len(pictures)} images in {images} need masks there")
     labelled = by_name(masks)
     lonely = sorted(set(pictures) - set(labelled))
     if lonely:
@@ -92,9 +90,7 @@ def select(pictures: dict[str, Path], lines: list[str], list_file: Path, images:
 
 def contents(folder: Path) -> str:
     """What lies in a folder, for a message: the first few names."""
-    names = sorted(
-        path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith(".")
-    )
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
     return first(names) if names else "nothing"
 
 

@@ -19,7 +19,7 @@ from segmenter.data.scene_shapes import (
     sofa,
     tree,
 )
-from segmenter.data.scene_textures import Material, colour, flat, tinted, two_tone
+from segmenter.data.scene_textures import ALL, MASONRY, PAINTS, STONES, WOODS, Material, colour, flat, tinted, two_tone
 
 # Zenith, horizon, clouds: clear, pale, overcast, storm, sunset, dawn, dusk, green evening.
 SKIES = np.array(
@@ -43,7 +43,7 @@ def layout(rng: np.random.Generator, indoors: bool) -> Drawing:
         drawing = room(rng)
     else:
         drawing = street_along(rng) if rng.random() < 0.5 else street_across(rng)
-    drawing.tint = rng.uniform(0.72, 1.12) * (1 + rng.uniform(-0.1, 0.1) * np.array((1.0, 0.1, -1.0)))
+    drawing.tint = rng.uniform(0.78, 1.1) * (1 + rng.uniform(-0.08, 0.08) * np.array((1.0, 0.1, -1.0)))
     drawing.noise = rng.uniform(1.5, 3.5)
     drawing.noise_phase = tuple(int(i) for i in rng.integers(0, 256, 2))
     return drawing
@@ -65,16 +65,15 @@ def outdoors(rng: np.random.Generator, focal: float, horizon: float, vanish: flo
 
 
 def asphalt(rng: np.random.Generator) -> Material:
-    """A road surface, grey more often than not."""
-    base = colour(rng, 0.6, 1.1)
-    base = base * 0.5 + base.mean() * 0.5
+    """A road surface."""
+    base = colour(rng, 0.65, 0.95, STONES)
     return two_tone(rng, "speckle", base * 0.55, base, rng.uniform(1.4, 2.2))
 
 
 def paving(rng: np.random.Generator) -> Material:
     """The slabs of a pavement."""
     texture = ("slabs", "tiles", "bricks")[int(rng.integers(3))]
-    light = colour(rng)
+    light = colour(rng, 1.0, 1.25, MASONRY if rng.random() < 0.4 else STONES)
     return two_tone(rng, texture, light * rng.uniform(0.35, 0.6), light, rng.uniform(2.2, 3.4))
 
 
@@ -110,15 +109,15 @@ def street_along(rng: np.random.Generator) -> Drawing:
         terrace(drawing, rng, sign, kerb_x + sign * walk)
     things = []
     for sign, kerb_x in ((-1, kerbs[0]), (1, kerbs[1])):
-        trees = rng.uniform(6, 11) + np.cumsum(rng.uniform(4, 9, int(rng.integers(0, 4))))
+        trees = rng.uniform(6, 10) + np.cumsum(rng.uniform(5, 9, int(rng.integers(0, 3)))) - 4
         things += [(tree, kerb_x + sign * rng.uniform(0.7, 1.6), z) for z in trees]
-        parked = rng.uniform(4.5, 9) + np.cumsum(rng.uniform(5.5, 10, int(rng.integers(0, 3)))) - 5
+        parked = rng.uniform(5, 8, int(rng.integers(0, 2)))
         things += [(car_along, kerb_x - sign * 1.1, z) for z in parked]
     if rng.random() < 0.6:
         lane = rng.choice((-1, 1)) * half * 0.4
-        things.append((car_along, middle + lane, rng.uniform(5, 14)))
-    for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.25, 0.4, 0.25, 0.1)))):
-        z = rng.uniform(3.6, 7.5)
+        things.append((car_along, middle + lane, rng.uniform(4.5, 9)))
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.4, 0.45, 0.15)))):
+        z = rng.uniform(2.8, 4.2)
         things.append((person, at_column(drawing, rng.uniform(-0.58, 0.58), z), z))
     place(rng, things, drawing)
     return drawing
@@ -152,7 +151,7 @@ def terrace(drawing: Drawing, rng: np.random.Generator, sign: int, x: float) -> 
 def street_across(rng: np.random.Generator) -> Drawing:
     """A row of houses over the road."""
     drawing = outdoors(rng, rng.uniform(0.9, 1.3), rng.uniform(0.36, 0.62), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2))  # fmt: skip # noqa: E501
-    row = rng.uniform(10, 18)
+    row = rng.uniform(10, 14)
     far_kerb = row - rng.uniform(2.5, 4.5)
     near_kerb = far_kerb - rng.uniform(4.0, 6.5)
     drawing.level(Label.PAVEMENT, (-150, 150), 0.0, (NEAR, 150.0), paving(rng))
@@ -179,8 +178,8 @@ def street_across(rng: np.random.Generator) -> Drawing:
     for lane, count in zip(lanes, rng.integers(0, 3, 2), strict=True):
         spots = rng.uniform(-0.9, 0.2) + np.cumsum(rng.uniform(5.2, 8.0, int(count))) * drawing.camera.focal / lane - 0.6
         things += [(car_across, at_column(drawing, spot, lane), lane) for spot in spots]
-    for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.25, 0.4, 0.25, 0.1)))):
-        z = rng.uniform(3.4, max(4.0, min(6.5, near_kerb)))
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.4, 0.45, 0.15)))):
+        z = rng.uniform(2.8, 4.2)
         things.append((person, at_column(drawing, rng.uniform(-0.58, 0.58), z), z))
     place(rng, things, drawing)
     return drawing
@@ -190,7 +189,7 @@ def room(rng: np.random.Generator) -> Drawing:
     """A room with furniture along its back wall and sides, pictures above, and people."""
     camera = Camera(rng.uniform(0.85, 1.15), rng.uniform(0.14, 0.46), rng.uniform(-0.3, 0.3), rng.uniform(1.3, 2.0))
     drawing = Drawing(camera, sun=rng.uniform(0.2, 0.6) * rng.choice((-1, 1)))
-    depth = rng.uniform(3.8, 6.5)
+    depth = rng.uniform(3.6, 5.4)
     left, right = -rng.uniform(1.8, 4.2), rng.uniform(1.8, 4.2)
     drawing.glow = (rng.uniform(-0.6, 0.6), rng.uniform(0.0, 0.5), rng.uniform(0.15, 0.5))
     drawing.level(Label.FLOOR, (left, right), 0.0, (NEAR, depth), flooring(rng))
@@ -208,8 +207,8 @@ def room(rng: np.random.Generator) -> Drawing:
     furnish_back(drawing, rng, left, right, depth)
     for sign, x in ((-1, left), (1, right)):
         furnish_side(drawing, rng, sign, x, depth)
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.45, 0.4, 0.15)))):
-        z = rng.uniform(2.6, min(4.2, depth - 1.0))
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.4, 0.45, 0.15)))):
+        z = rng.uniform(2.4, min(3.4, depth - 1.0))
         person(drawing, rng, at_column(drawing, rng.uniform(-0.55, 0.55), z), z)
     return drawing
 
@@ -217,7 +216,7 @@ def room(rng: np.random.Generator) -> Drawing:
 def flooring(rng: np.random.Generator) -> Material:
     """Boards, tiles, carpet or stone."""
     texture = ("planks", "planks", "tiles", "checks", "fabric", "speckle")[int(rng.integers(6))]
-    light = colour(rng)
+    light = colour(rng, 0.85, 1.15, ALL if rng.random() < 0.25 else WOODS)
     dark = colour(rng, 0.6, 1.0) if texture == "checks" else light * rng.uniform(0.4, 0.7)
     return two_tone(rng, texture, dark, light, rng.uniform(1.2, 2.2))
 
@@ -225,7 +224,8 @@ def flooring(rng: np.random.Generator) -> Material:
 def wallpaper(rng: np.random.Generator) -> Material:
     """Plaster, wallpaper, brick or panels."""
     texture = ("plaster", "plaster", "plaster", "stripes", "bricks", "planks", "fabric")[int(rng.integers(7))]
-    light = colour(rng, 0.8, 1.25)
+    light = colour(rng, 0.95, 1.2, MASONRY if rng.random() < 0.25 else PAINTS)
+    light = light * 0.7 + 0.3 * 190
     dark = light * (rng.uniform(0.6, 0.85) if texture != "bricks" else 0.5)
     return two_tone(rng, texture, dark, light, rng.uniform(1.0, 2.0))
 
@@ -256,12 +256,12 @@ def furnish_back(drawing: Drawing, rng: np.random.Generator, left: float, right:
         if kind < 0.42:
             width, height = min(rng.uniform(1.4, 2.4), end - x), 1.0
             sofa(drawing, rng, (x, x + width), depth - rng.uniform(1.0, 1.8))
-        elif kind < 0.8:
+        elif kind < 0.84:
             width, height = min(rng.uniform(0.9, 1.8), end - x), rng.uniform(0.7, 2.1)
             cabinet(drawing, rng, (x, x + width), (depth - rng.uniform(0.4, 0.6), depth), height, along=False)
         else:
             width, height = rng.uniform(0.8, 1.4), 0.6
-        if height < 1.3 and rng.random() < 0.85:
+        if height < 1.3 and rng.random() < 0.5:
             size = (min(width, rng.uniform(0.7, 1.5)), rng.uniform(0.6, 1.0))
             picture(drawing, rng, (x + width / 2, height + 0.25 + size[1] / 2 + rng.uniform(0, 0.2)), size, depth, side=False)  # fmt: skip # noqa: E501
         x += width + rng.uniform(0.15, 0.6)

@@ -15,7 +15,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from segmenter.data.scene_textures import SIDE, Material, colour, flat, ramp, tinted, two_tone
+from segmenter.data.scene_textures import MASONRY, PAINTS, SIDE, WOODS, Material, colour, flat, ramp, tinted, two_tone
 
 NEAR = 0.4  # metres; nothing is drawn closer
 FAR = 200.0  # metres; the depth of the sky
@@ -36,9 +36,7 @@ class Label(IntEnum):
     PERSON = 6
     WALL = 7
     FLOOR = 8
-    CABINET = 9
-    SOFA = 10
-    PICTURE = 11
+    FURNITURE = 9
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def fitted(material: Material, tile: tuple[float, float], corner: tuple[float, f
 
 def house(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: float) -> None:
     """A building with whole storeys and bays, a cornice, and a roof or a flat top."""
-    wall, bay = colour(rng), rng.uniform(2.4, 3.6)
+    wall, bay = colour(rng, 0.8, 1.1, MASONRY), rng.uniform(2.4, 3.6)
     trim = colour(rng, 0.9, 1.4)
     lit = np.array((236, 196, 120)) * rng.uniform(0.6, 1.0)
     pane = lit if rng.random() < 0.15 else GLASS * rng.uniform(0.5, 1.5) + rng.uniform(0, 26, 3)
@@ -187,7 +185,7 @@ def house(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: 
 
 def tree(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A trunk and a crown of leaf clumps, the lower ones in the shade."""
-    height, radius = rng.uniform(4.0, 6.5), rng.uniform(1.1, 1.9)
+    height, radius = rng.uniform(4.2, 6.0), rng.uniform(1.5, 2.2)
     leaf = LEAVES[int(rng.choice(len(LEAVES), p=LEAF_ODDS))] * rng.uniform(0.7, 1.25) + rng.uniform(-12, 12, 3)
     bark = flat(np.array((84, 64, 50)) * rng.uniform(0.6, 1.3))
     foliage = Material("foliage", ramp([0, 110, 255], [leaf * 0.35, leaf, leaf * 1.45 + 12]), (SIDE / 3.0,) * 2, tuple(rng.uniform(0, 3, 2)))  # fmt: skip # noqa: E501
@@ -208,12 +206,12 @@ def tree(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None
 
 
 LEAVES = np.array([(74, 112, 52), (96, 128, 60), (52, 88, 60), (186, 128, 46), (170, 78, 46), (206, 150, 160)], float)
-LEAF_ODDS = (0.3, 0.2, 0.2, 0.12, 0.1, 0.08)
+LEAF_ODDS = (0.34, 0.26, 0.22, 0.08, 0.06, 0.04)
 
 
 def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car that drives into or out of the picture, its near end at z."""
-    paint, rear = colour(rng, 0.8, 1.25), rng.random() < 0.6
+    paint, rear = colour(rng, 0.9, 1.25, PAINTS), rng.random() < 0.6
     half, length, roof = rng.uniform(0.82, 0.95), rng.uniform(3.8, 4.6), rng.uniform(1.4, 1.75)
     belt, low, pane = roof * 0.58, 0.26, GLASS * rng.uniform(0.6, 1.5)
     metal, glass = flat(paint), flat(pane)
@@ -258,7 +256,7 @@ def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) ->
 
 def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car seen from its side, its middle at x."""
-    paint, forward = colour(rng, 0.8, 1.25), 1 if rng.random() < 0.5 else -1
+    paint, forward = colour(rng, 0.9, 1.25, PAINTS), 1 if rng.random() < 0.5 else -1
     half, roof = rng.uniform(1.9, 2.3), rng.uniform(1.4, 1.7)
     belt, glass, metal = roof * 0.6, flat(GLASS * rng.uniform(0.6, 1.5)), flat(paint)
 
@@ -287,8 +285,8 @@ def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -
 
 def person(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """Somebody standing or walking, in plain, striped or checked clothes."""
-    s = rng.uniform(1.5, 1.9) / 1.75  # all numbers below are for a height of 1.75 m
-    step, arm = rng.uniform(0.02, 0.16), rng.uniform(0.0, 0.16)
+    s = rng.uniform(1.6, 1.9) / 1.75  # all numbers below are for a height of 1.75 m
+    step, arm = rng.uniform(0.0, 0.08), rng.uniform(-0.02, 0.08)
     skin = np.array((206, 158, 128)) * rng.uniform(0.42, 1.12)
     hair = np.array(((42, 32, 28), (96, 66, 42), (170, 132, 80), (130, 128, 126))[int(rng.integers(4))], float)
     weave = ("stripes", "hoops", "checks", "fabric")[int(rng.integers(4))]
@@ -319,7 +317,7 @@ def person(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> No
 
 def cabinet(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: float, along: bool) -> None:
     """A chest, cupboard or bookcase; along: its doors face the middle of the room, not the camera."""
-    wood, dark = colour(rng), rng.uniform(0.3, 0.6)
+    wood, dark = colour(rng, 0.8, 1.15, WOODS), rng.uniform(0.3, 0.6)
     body = two_tone(rng, "plaster", wood * 0.7, wood, 1.0)
     if rng.random() < 0.4:
         spines = [colour(rng, 0.7, 1.3) for _ in range(6)]
@@ -333,35 +331,35 @@ def cabinet(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height
     face = fitted(face, ((width[1] - width[0]) / columns, height / rows), (width[0], drawing.camera.height - height))
     front, side = (tinted(body, 0.95), tinted(face, 0.8)) if along else (face, tinted(body, 0.72))
     drawing.shadow(x, z, 0.3, 0.4)
-    drawing.box(Label.CABINET, x, (0.0, height), z, front, side, tinted(body, 1.15))
+    drawing.box(Label.FURNITURE, x, (0.0, height), z, front, side, tinted(body, 1.15))
 
 
 def sofa(drawing: Drawing, rng: np.random.Generator, x: Span, z: float) -> None:
     """A sofa or armchair that faces the camera, its front edge at z."""
-    cloth, weave = colour(rng), ("fabric", "stripes", "checks", "plaster")[int(rng.integers(4))]
+    cloth, weave = colour(rng, 0.85, 1.2, PAINTS), ("fabric", "stripes", "checks", "plaster")[int(rng.integers(4))]
     cover = two_tone(rng, weave, colour(rng) if weave != "fabric" else cloth * 0.75, cloth, rng.uniform(0.7, 1.4))
     seat, back, arm = rng.uniform(0.4, 0.48), rng.uniform(0.8, 1.0), rng.uniform(0.18, 0.26)
     cushions = max(1, round((x[1] - x[0] - 2 * arm) / 0.75))
     accent = two_tone(rng, "checks", colour(rng), colour(rng), 0.5)
     drawing.shadow(x, (z, z + 0.9), 0.3, 0.35)
-    drawing.box(Label.SOFA, x, (0.1, back), (z + 0.65, z + 0.9), tinted(cover, 0.9), tinted(cover, 0.65), tinted(cover, 1.1))  # fmt: skip # noqa: E501
+    drawing.box(Label.FURNITURE, x, (0.1, back), (z + 0.65, z + 0.9), tinted(cover, 0.9), tinted(cover, 0.65), tinted(cover, 1.1))  # fmt: skip # noqa: E501
     left, right = x[0] + arm, x[1] - arm
     each = (right - left) / cushions
     for i in range(cushions):
         span = (left + i * each + 0.025, left + (i + 1) * each - 0.025)
-        drawing.front(Label.SOFA, span, (seat, back - 0.04), z + 0.6, tinted(cover, 1.02), (0.0, -0.35))
+        drawing.front(Label.FURNITURE, span, (seat, back - 0.04), z + 0.6, tinted(cover, 1.02), (0.0, -0.35))
     if right - left > 0.7 and rng.random() < 0.6:
         spot = rng.uniform(left + 0.25, right - 0.25)
         pillow = [(spot + 0.2 * c, seat + 0.17 + 0.18 * s, z + 0.5) for c, s in squircle()]
-        drawing.add(Label.SOFA, "front", z + 0.5, pillow, accent, (0.0, -0.3))
-    drawing.level(Label.SOFA, (left, right), seat, (z, z + 0.6), tinted(cover, 1.15))
-    drawing.front(Label.SOFA, (left, right), (0.06, seat), z + 0.01, tinted(cover, 0.5))
+        drawing.add(Label.FURNITURE, "front", z + 0.5, pillow, accent, (0.0, -0.3))
+    drawing.level(Label.FURNITURE, (left, right), seat, (z, z + 0.6), tinted(cover, 1.15))
+    drawing.front(Label.FURNITURE, (left, right), (0.06, seat), z + 0.01, tinted(cover, 0.5))
     for i in range(cushions):
         span = (left + i * each + 0.015, left + (i + 1) * each - 0.015)
-        drawing.front(Label.SOFA, span, (0.26, seat), z, cover, (0.0, -0.25))
-    drawing.front(Label.SOFA, (left, right), (0.06, 0.26), z + 0.02, tinted(cover, 0.7))
+        drawing.front(Label.FURNITURE, span, (0.26, seat), z, cover, (0.0, -0.25))
+    drawing.front(Label.FURNITURE, (left, right), (0.06, 0.26), z + 0.02, tinted(cover, 0.7))
     for span in ((x[0], left), (right, x[1])):
-        drawing.box(Label.SOFA, span, (0.06, seat + 0.2), (z - 0.02, z + 0.88), tinted(cover, 0.92), tinted(cover, 0.66), tinted(cover, 1.18))  # fmt: skip # noqa: E501
+        drawing.box(Label.FURNITURE, span, (0.06, seat + 0.2), (z - 0.02, z + 0.88), tinted(cover, 0.92), tinted(cover, 0.66), tinted(cover, 1.18))  # fmt: skip # noqa: E501
 
 
 def picture(drawing: Drawing, rng: np.random.Generator, centre: Span, size: Span, wall: float, side: bool) -> None:
@@ -374,6 +372,6 @@ def picture(drawing: Drawing, rng: np.random.Generator, centre: Span, size: Span
         along = (centre[0] - size[0] / 2 + margin, centre[0] + size[0] / 2 - margin)
         up = (centre[1] - size[1] / 2 + margin, centre[1] + size[1] / 2 - margin)
         if side:
-            drawing.side(Label.PICTURE, wall, up, along, tinted(material, 0.85))
+            drawing.side(Label.WALL, wall, up, along, tinted(material, 0.85))
         else:
-            drawing.front(Label.PICTURE, along, up, wall, material)
+            drawing.front(Label.WALL, along, up, wall, material)

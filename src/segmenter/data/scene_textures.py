@@ -1,8 +1,8 @@
 """Materials of the drawn scenes: tileable grey textures, and ramps that colour them.
 
 A texture is drawn once, by a fixed generator, and holds a position on a colour ramp (0 to 255) instead of a colour:
-the scene draws the colours, so the same bricks are red in one scene and blue-grey in the next. Colours come from one
-common palette for roads, walls, cars and clothes, because colour must tell little about the class.
+the scene draws the colours, so the same bricks are red in one scene and grey in the next. The families of colours overlap,
+because colour must tell little about the class.
 """
 
 from __future__ import annotations
@@ -17,22 +17,26 @@ SIDE = 256  # texels, a power of two so that coordinates wrap with a bit mask
 STEPS = np.arange(256)
 LEVELS = 8  # halvings of a texture, 256 to 2 texels
 
-# Paints, woods, stones and cloths, all usable for every man-made thing.
-PALETTE = np.array(
+# Four families that overlap: a colour narrows the class down, it does not give it away.
+STONES = np.array([(92, 92, 96), (112, 110, 108), (132, 130, 128), (78, 82, 90), (122, 112, 104)], np.float32)
+MASONRY = np.array(
+    [(150, 84, 66), (176, 108, 80), (196, 180, 160), (214, 186, 138), (160, 132, 108), (126, 124, 122), (120, 66, 54)],
+    np.float32,
+)
+WOODS = np.array([(160, 114, 76), (112, 78, 54), (198, 150, 104), (142, 92, 62), (96, 72, 60)], np.float32)
+PAINTS = np.array(
     [
-        (92, 90, 92), (126, 124, 122), (158, 154, 148), (196, 190, 180), (226, 220, 208), (62, 64, 70),
-        (150, 84, 66), (176, 108, 80), (120, 66, 54), (198, 150, 104), (160, 114, 76), (112, 78, 54),
-        (214, 186, 138), (206, 162, 84), (188, 72, 60), (142, 52, 62), (96, 116, 136), (62, 84, 118),
-        (128, 156, 176), (74, 118, 126), (112, 146, 132), (92, 118, 84), (140, 146, 102), (176, 134, 142),
-        (124, 98, 128), (86, 72, 98),
+        (196, 190, 180), (226, 220, 208), (62, 64, 70), (206, 162, 84), (188, 72, 60), (142, 52, 62), (96, 116, 136),
+        (62, 84, 118), (128, 156, 176), (74, 118, 126), (112, 146, 132), (176, 134, 142), (124, 98, 128), (86, 72, 98),
     ],
     np.float32,
 )  # fmt: skip
+ALL = np.concatenate([STONES, MASONRY, WOODS, PAINTS])
 
 
 @dataclass(frozen=True)
 class Material:
-    """A texture name (None: flat), its ramp (256, 3; flat: 1, 3) in 0 to 255, texels per metre (u, v), origin in metres."""
+    """A texture name (None: flat), its ramp (256, 3; flat: 1, 3), texels per metre (u, v), origin in metres."""
 
     texture: str | None
     ramp: np.ndarray
@@ -40,21 +44,21 @@ class Material:
     origin: tuple[float, float] = (0.0, 0.0)
 
 
-def colour(rng: np.random.Generator, low: float = 0.75, high: float = 1.2) -> np.ndarray:
-    """A palette colour (3,) with jittered hue and a brightness factor between low and high."""
-    base = PALETTE[int(rng.integers(len(PALETTE)))]
+def colour(rng: np.random.Generator, low: float = 0.75, high: float = 1.2, family: np.ndarray = ALL) -> np.ndarray:
+    """A colour (3,) of a family with jittered hue and a brightness factor between low and high."""
+    base = family[int(rng.integers(len(family)))]
     return base * rng.uniform(low, high) + rng.uniform(-10, 10, 3)
 
 
 def ramp(positions: Sequence[float], colours: Sequence[np.ndarray]) -> np.ndarray:
-    """Piecewise linear colours (256, 3) through the given colours at positions in 0 to 255."""
+    """Piecewise linear colours (256, 3) through the given colours at positions in 0 to 255; what passes 255 is cut when drawn."""
     stops = np.array(colours)
-    return np.clip(np.array([np.interp(STEPS, positions, channel) for channel in stops.T]).T, 4, 252)
+    return np.array([np.interp(STEPS, positions, channel) for channel in stops.T]).T
 
 
 def flat(paint: np.ndarray) -> Material:
     """One colour (3,) without texture."""
-    return Material(None, np.clip(paint, 4, 252)[None])
+    return Material(None, np.asarray(paint)[None])
 
 
 def two_tone(
@@ -67,7 +71,7 @@ def two_tone(
 
 def tinted(material: Material, factor: float) -> Material:
     """The same material on a face that gets more (above 1) or less light."""
-    return Material(material.texture, np.clip(material.ramp * factor, 3, 252), material.scale, material.origin)
+    return Material(material.texture, material.ramp * factor, material.scale, material.origin)
 
 
 @functools.cache

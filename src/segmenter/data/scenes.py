@@ -7,6 +7,7 @@ classes, shapes and textures much, so that a network must look at context; tests
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,11 @@ from segmenter.data.scene_textures import LEVELS, SIDE, grain, pyramid
 NAMES: tuple[str, ...] = tuple(label.name.lower() for label in Label)
 COLORS: tuple[tuple[int, int, int], ...] = (
     (135, 196, 235), (178, 92, 76), (92, 92, 104), (214, 178, 190), (72, 146, 84), (38, 84, 168),
-    (224, 52, 72), (240, 214, 150), (160, 110, 62), (122, 66, 138), (24, 156, 156), (246, 146, 30),
+    (224, 52, 72), (240, 214, 150), (160, 110, 62), (122, 66, 138),
 )  # fmt: skip
 
 OVERSAMPLE = 2
+Shown = tuple[Surface, tuple[slice, slice], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,21 @@ def render(seed: int, index: int, size: tuple[int, int]) -> Scene:
     if min(size) < 32:
         raise ValueError(f"a scene of {size[0]} x {size[1]} pixels is too small to draw; the least is 32 x 32")
     drawing = layout(np.random.default_rng([seed, index]), indoors=index % 2 == 1)
-    fine = Grid(drawing, size, OVERSAMPLE)
+    fine, coarse = Grid(drawing, size, OVERSAMPLE), Grid(drawing, size, 1)
     surfaces = fine.surfaces()
-    coarse = Grid(drawing, size, 1)
     ids = np.ascontiguousarray(surfaces[1::OVERSAMPLE, 1::OVERSAMPLE])
+    shown = np.flatnonzero(np.bincount(ids.ravel(), minlength=len(drawing.surfaces))[: len(drawing.surfaces)])
     labels = np.array([s.label for s in drawing.surfaces] + [Label.SKY], np.uint8)[ids]
-    depth = coarse.depth(ids)
-    return Scene(coarse.light(fine.paint(surfaces), ids, depth), labels, depth)
+    depth = coarse.depth(ids, shown)
+    return Scene(coarse.light(fine.paint(surfaces, shown), ids, shown, depth), labels, depth)
 
 
 class Grid:
-    """The pixels of one drawing at one resolution; surface numbers index drawing.surfaces, the last + 1 is the sky."""
+    """The pixels of one drawing at one resolution.
+
+    `ids` (H W) hold the number of the surface seen, which indexes drawing.surfaces; one past the last is the sky.
+    `shown` are the numbers that occur.
+    """
 
     def __init__(self, drawing: Drawing, size: tuple[int, int], oversample: int) -> None:
         self.drawing, self.shape = drawing, (size[0] * oversample, size[1] * oversample)
@@ -78,17 +84,15 @@ class Grid:
                 start += 2 * len(polygon)
         return np.asarray(image)
 
-    def visible(self, ids: np.ndarray, wanted) -> list[tuple[Surface, tuple[slice, slice], np.ndarray]]:
-        """The wanted surfaces that show, each with its window of the picture and its mask there."""
-        shown = np.bincount(ids.ravel(), minlength=len(self.drawing.surfaces) + 1)
-        found = []
-        for number, surface in enumerate(self.drawing.surfaces):
-            if shown[number] and wanted(surface):
+    def windows(self, ids: np.ndarray, shown: np.ndarray, wanted: Callable[[Surface], object]) -> Iterator[Shown]:
+        """The wanted surfaces among those shown, each with its window of the picture and its mask there."""
+        for number in shown:
+            surface = self.drawing.surfaces[number]
+            if wanted(surface):
                 points = self.pixels([point for polygon in surface.polygons for point in polygon])
                 (x0, y0), (x1, y1) = points.min(0), points.max(0)
                 window = (slice(max(int(y0) - 1, 0), int(y1) + 3), slice(max(int(x0) - 1, 0), int(x1) + 3))
-                found.append((surface, window, ids[window] == number))
-        return found
+                yield surface, window, ids[window] == number
 
     def distance(self, surface: Surface, window: tuple[slice, slice]) -> np.ndarray:
         """Depth in metres over a window of a surface, as (1 1), (h 1) or (1 w)."""
@@ -101,10 +105,10 @@ class Grid:
         aside = np.maximum((self.x[None, window[1]] - camera.vanish) * np.sign(surface.at), 1e-4)
         return np.minimum(camera.focal * abs(surface.at) / aside, FAR)
 
-    def depth(self, ids: np.ndarray) -> np.ndarray:
+    def depth(self, ids: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """Metres at each pixel (H W, float32)."""
         depth = np.array([s.at for s in self.drawing.surfaces] + [FAR], np.float32)[ids]
-        for surface, window, mask in self.visible(ids, lambda s: s.plane != "front"):
+        for surface, window, mask in self.windows(ids, shown, lambda s: s.plane != "front"):
             np.copyto(depth[window], self.distance(surface, window), where=mask)
         return depth
 
@@ -130,51 +134,53 @@ class Grid:
         """Metres between the eye and a level or side plane."""
         return self.drawing.camera.height - surface.at if surface.plane == "level" else surface.at
 
-    def paint(self, ids: np.ndarray) -> Image.Image:
-        """Colours without light, an RGBX picture of the drawing's resolution before oversampling."""
-        table = np.array([s.material.ramp[-1] for s in self.drawing.surfaces] + [np.zeros(3)])
-        canvas = packed(table)[ids]
-        for surface, window, mask in self.visible(ids, lambda s: s.material.texture):
+    def paint(self, ids: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """Colours without light (H W 3, uint8), at the resolution before oversampling."""
+        canvas = packed(np.array([s.material.ramp[-1] for s in self.drawing.surfaces] + [np.zeros(3)]))[ids]
+        for surface, window, mask in self.windows(ids, shown, lambda s: s.material.texture):
             ramp = packed(surface.material.ramp)
             np.copyto(canvas[window], ramp[self.texels(surface, window)], where=mask)
-        if self.drawing.sky is not None:
-            np.copyto(canvas, self.sky(), where=ids == len(self.drawing.surfaces))
-        return Image.frombuffer("RGBX", self.shape[::-1], canvas, "raw", "RGBX", 0, 1).reduce(OVERSAMPLE)
+        open_sky = ids == len(self.drawing.surfaces)
+        if open_sky.any():
+            np.copyto(canvas, self.sky(), where=open_sky)
+        image = Image.frombuffer("RGBX", self.shape[::-1], canvas, "raw", "RGBX", 0, 1)
+        return np.asarray(image.reduce(OVERSAMPLE))[..., :3]
 
     def sky(self) -> np.ndarray:
         """The sky over the whole picture (H W, packed colours); drawn small, since it is smooth."""
-        sky, rows, columns = self.drawing.sky, 192, SIDE
-        height = np.linspace(0, 1, rows)[:, None, None] / max(self.drawing.camera.horizon, 0.1)
-        small = sky.zenith + (sky.horizon - sky.zenith) * np.minimum(height, 1.0) ** 1.3
-        level = pyramid("clouds")[0][: SIDE * SIDE].reshape(SIDE, SIDE)
-        cloud = np.roll(level, sky.phase, (0, 1))[:rows].astype(np.float32)
+        sky, rows, columns = self.drawing.sky, 96, 128
+        fall = np.linspace(0, 1 / max(self.drawing.camera.horizon, 0.1), rows, dtype=np.float32)
+        small = sky.zenith + (sky.horizon - sky.zenith) * np.minimum(fall, 1)[:, None, None] ** 1.3
+        data, starts = pyramid("clouds")
+        cloud = data[starts[1] : starts[2]].reshape(columns, columns)
+        cloud = np.roll(cloud, sky.phase, (0, 1))[:rows].astype(np.float32)
         cover = np.clip((cloud - 165 + 75 * sky.amount) / 70, 0, 1)[..., None] * 0.85
         small = small * (1 - cover) + sky.cloud * (0.85 + 0.15 * cover) * cover
         image = Image.fromarray(packed(small.reshape(-1, 3)).view(np.uint8).reshape(rows, columns, 4), "RGBX")
-        frame = [-self.corner[0] / self.unit, -self.corner[1] / self.unit]
-        box = [(frame[0] / (4 / 3) + 0.5) * columns, frame[1] * rows]
-        box += [box[0] + self.shape[1] / self.unit / (4 / 3) * columns, box[1] + self.shape[0] / self.unit * rows]
-        box = np.clip(box, 0, [columns, rows] * 2)
-        return np.asarray(image.resize(self.shape[::-1], Image.BILINEAR, tuple(box))).view(np.uint32)[..., 0]
+        left, top = self.x[0] * 0.75 + 0.5, self.y[0]
+        right, bottom = self.x[-1] * 0.75 + 0.5, self.y[-1]
+        box = (left * columns, top * rows, right * columns, bottom * rows)
+        return np.asarray(image.resize(self.shape[::-1], Image.BILINEAR, box)).view(np.uint32)[..., 0]
 
-    def light(self, image: Image.Image, ids: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    def light(self, colours: np.ndarray, ids: np.ndarray, shown: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """The finished picture (H W 3, uint8): gradients, shadows, lamp light, haze, tint, noise."""
         drawing = self.drawing
         light = self.glow()
-        for surface, window, mask in self.visible(ids, lambda s: any(s.shade)):
+        for surface, window, mask in self.windows(ids, shown, lambda s: any(s.shade)):
             rows, columns = mask.shape
-            slope = surface.shade[1] * np.linspace(-0.5, 0.5, rows, dtype=np.float32)[:, None]
+            slope = 1 + surface.shade[1] * np.linspace(-0.5, 0.5, rows, dtype=np.float32)[:, None]
             slope = slope + surface.shade[0] * np.linspace(-0.5, 0.5, columns, dtype=np.float32)
-            np.multiply(light[window], 1 + slope, out=light[window], where=mask)
+            np.multiply(light[window], slope, out=light[window], where=mask)
         ground = np.array([s.plane == "level" and s.at == 0 for s in drawing.surfaces] + [False])[ids]
         np.multiply(light, self.shadows(), out=light, where=ground)
-        picture = np.asarray(image)[..., :3] * light[..., None]
-        if drawing.sky is not None:
-            veil = np.where(depth < FAR, 1 - np.exp(-depth / drawing.haze), 0)[..., None].astype(np.float32)
-            picture += veil * (drawing.sky.horizon - picture)
-        picture *= drawing.tint.astype(np.float32)
+        tint = drawing.tint.astype(np.float32)
+        if drawing.sky is None:
+            picture = colours * light[..., None] * tint
+        else:
+            clear = np.where(depth < FAR, np.exp(-depth / drawing.haze), 1).astype(np.float32)
+            picture = colours * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (drawing.sky.horizon * tint)
         picture += self.noise()
-        return np.clip(picture, 0, 255).astype(np.uint8)
+        return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
     def glow(self) -> np.ndarray:
         """Light (H W, float32) that falls off from the middle, and indoors from a lamp."""
@@ -196,9 +202,8 @@ class Grid:
 
     def noise(self) -> np.ndarray:
         """Sensor noise (H W 3), a tile repeated from a random phase."""
-        height, width = self.shape
-        tile = np.roll(grain(), self.drawing.noise_phase, (0, 1)) * np.float32(self.drawing.noise)
-        return np.tile(tile, (-(-height // SIDE), -(-width // SIDE), 1))[:height, :width]
+        rows, columns = ((np.arange(n) + p) % SIDE for n, p in zip(self.shape, self.drawing.noise_phase, strict=True))
+        return grain()[rows][:, columns] * np.float32(self.drawing.noise)
 
 
 def packed(colours: np.ndarray) -> np.ndarray:

@@ -22,9 +22,7 @@ def _fit(size: tuple[int, int], long_side: int, short_side: int) -> tuple[int, i
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
-def target_size(
-    size: tuple[int, int], short_side: int, max_ratio: float, ratio: float = 1.0
-) -> tuple[int, int]:
+def target_size(size: tuple[int, int], short_side: int, max_ratio: float, ratio: float = 1.0) -> tuple[int, int]:
     """Evaluation size (height, width) of an image of `size`; `ratio` scales the short side further."""
     short_side = max(1, int(short_side * ratio))
     return _fit(size, int(max_ratio * short_side), short_side)
@@ -68,9 +66,7 @@ def augment(
     return image, labels
 
 
-def _choose_crop(
-    labels: Tensor, settings: config.Augment, ignore: int, generator: torch.Generator
-) -> tuple[int, int]:
+def _choose_crop(labels: Tensor, settings: config.Augment, ignore: int, generator: torch.Generator) -> tuple[int, int]:
     """Top and left of a crop in which no class prevails; after ten more draws the last, whatever it holds."""
     height, width = settings.crop
 

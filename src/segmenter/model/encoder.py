@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         blocks = list(self.vit.blocks)
         if not -1 <= count <= len(blocks):
             raise UserError(f"encoder.freeze is {count}; {self.settings.name} has {len(blocks)} blocks (-1: all)")
-        self.frozen: list[nn.Module] = [self] if count == -1 else blocks[:count]
+        self.frozen = [self.vit, self.norm] if count == -1 else blocks[:count]
         if count == -1:
             self.requires_grad_(False)
         elif count:

@@ -6,6 +6,7 @@ and dropout from (seed, step), so that a continued run repeats the uninterrupted
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -36,6 +37,11 @@ from segmenter.training import checkpoint, optim
 LOG_EVERY = 10
 
 
+def say(text: str) -> None:
+    """Prints a line to stderr without tearing the progress bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
 def train(recipe: Recipe, out: Path) -> float:
     """Trains a new model into the folder `out` and returns its best validation mIoU (0 to 1).
 
@@ -48,8 +54,8 @@ def train(recipe: Recipe, out: Path) -> float:
     model = Segmenter(recipe, data.classes)
     if recipe.train.start:
         new = transfer(load(recipe.train.start), model)
-        tqdm.write(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
-    if Accelerator().is_main_process:
+        say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
+    if PartialState().is_main_process:
         checkpoint.claim(out, recipe)
     return Run(recipe, out, data, model, weights).go()
 
@@ -78,12 +84,10 @@ def _checked(data: DataSet, recipe: Recipe) -> Tensor | None:
     for split in ("train", "val"):
         if not data.splits.get(split):
             raise UserError(f"{recipe.data.root} has no images in the split {split!r}; training needs train and val")
-    if recipe.data.root == "scenes":
-        return None
     report = check_data(data)
     report.refuse_errors()
-    for finding in report.findings:
-        tqdm.write(f"warning: {finding.text}")
+    for text in report.warnings:
+        say(f"warning: {text}")
     if recipe.train.class_weights == "none":
         return None
     return torch.as_tensor(median_frequency_weights(report)).float()
@@ -96,8 +100,10 @@ class Run:
         self.recipe, self.settings, self.out, self.data = recipe, recipe.train, out, data
         self.class_weights = class_weights
         self.step, self.best = 0, -1.0
-        self.stopping = threading.Event()
-        self.accelerator = Accelerator(mixed_precision=_precision(self.settings.precision))
+        self.stopping = threading.Event()  # this process was told to stop
+        self.ending = False  # all processes know that one was
+        self.accelerator = Accelerator()
+        self.low_precision = _computes_in_bf16(self.settings.precision)
         share = self.settings.accumulate * self.accelerator.num_processes
         if self.settings.batch % share:
             raise UserError(
@@ -163,10 +169,10 @@ class Run:
                 if last or self.step % settings.validate_every == 0:
                     self._validate(log)
                     since, images = time.perf_counter(), 0
-                if last or self.stopping.is_set() or self.step % settings.save_every == 0:
+                if last or self.ending or self.step % settings.save_every == 0:
                     self._save_state()
-                if self.stopping.is_set() and not last:
-                    tqdm.write(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
+                if self.ending and not last:
+                    say(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
                     break
         return self.best
 
@@ -203,7 +209,7 @@ class Run:
         total = torch.zeros((), device=device)
         parts = zip(*(tensor.chunk(settings.accumulate) for tensor in (images, labels, content)), strict=True)
         for image_part, label_part, content_part in parts:
-            with self.accelerator.autocast():
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.low_precision):
                 logits = self.network(self.model.normalize(image_part, content_part))
             geometry = self.model.geometry(*image_part.shape[-2:])
             loss, _ = upsample.cross_entropy(
@@ -213,7 +219,9 @@ class Run:
             self.accelerator.backward(loss * self.accelerator.num_processes / divisor)
             total += loss.detach() / divisor
         norm = optim.gradient_norm(self.parameters, settings.clip)
-        total = self.accelerator.reduce(total, "sum")
+        told = torch.tensor(float(self.stopping.is_set()), device=device)
+        total, told = self.accelerator.reduce(torch.stack([total, told]), "sum")
+        self.ending = bool(told)
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._refuse_update(float(total), float(norm), batch["name"])
         self.optimizer.step()
@@ -247,7 +255,7 @@ class Run:
             self.best = max(self.best, scores.mean_iou)
             return
         log.write({"step": self.step, "val_mean_iou": scores.mean_iou, "val_pixel_accuracy": scores.pixel_accuracy})
-        tqdm.write(f"step {self.step}: val mIoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}")
+        say(f"step {self.step}: val mIoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}")
         saving.save(judged, self.out / "last")
         if scores.mean_iou > self.best:
             self.best = scores.mean_iou
@@ -259,14 +267,14 @@ def _valid_weight(labels: Tensor, weights: Tensor | None, ignore: int) -> Tensor
     return valid.new_tensor(valid.numel(), dtype=torch.float32) if weights is None else weights[valid].sum()
 
 
-def _precision(wanted: str) -> str:
-    """accelerate's name of the precision; `auto` takes bf16 only where the hardware multiplies it natively."""
+def _computes_in_bf16(wanted: str) -> bool:
+    """Whether to multiply in bf16; `auto` does where the hardware has it, elsewhere it is many times slower."""
     if wanted != "auto":
-        return "no" if wanted == "fp32" else wanted
+        return wanted == "bf16"
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
-    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 def _ignore_interrupt(_: int) -> None:
@@ -294,4 +302,4 @@ class _stops_on_interrupt:
         if self.stopping.is_set():
             raise KeyboardInterrupt
         self.stopping.set()
-        tqdm.write("stopping after this step; press Ctrl-C again to stop at once")
+        say("stopping after this step; press Ctrl-C again to stop at once")
