@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside, then renamed, so that a full disk spares the old one."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,14 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
         writer(beside)
         os.replace(beside, path)
     except Exception as error:
-        beside.unlink(missing_ok=True)
         # Writers wrap a full disk in errors of their own (RuntimeError, SafetensorError), so all of them count.
-        raise UserError(f"could not write {path}: {error}; the file from before, if any, is untouched") from error
+        raise UserError(
+            f"could not write {path} ({error}): make room there, or choose a folder that can be written to; "
+            "the file from before, if any, is untouched"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # there is none after the rename
+            beside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """The command `segmenter`: verbs to functions. torch is imported only when a verb starts to work."""
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,8 @@ from segmenter.errors import UserError
 
 DEFAULT_RECIPE = "finetune"
 Split = Literal["train", "val", "test"]
+Model = Annotated[Positional[Path], arg(metavar="MODEL")]
+DataFolder = Annotated[Positional[str], arg(metavar="DATA")]
 
 
 def train_with(default: Recipe):
@@ -40,7 +43,7 @@ def train_with(default: Recipe):
     return train
 
 
-def check(data: Positional[str], classes: str = "", map: tuple[str, ...] = ()) -> None:
+def check(data: DataFolder, classes: str = "", map: tuple[str, ...] = ()) -> None:
     """Read every mask and say what would spoil a training, and what to write instead.
 
     Args:
@@ -60,7 +63,7 @@ def check(data: Positional[str], classes: str = "", map: tuple[str, ...] = ()) -
     print("ready to train")
 
 
-def resume(run: Positional[Path]) -> None:
+def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
     """Go on with an interrupted training exactly where it was saved.
 
     Args:
@@ -73,8 +76,8 @@ def resume(run: Positional[Path]) -> None:
 
 
 def evaluate(
-    model: Positional[Path],
-    data: Positional[str],
+    model: Model,
+    data: DataFolder,
     split: Split = "test",
     multiscale: bool = False,
     native: bool = False,
@@ -105,8 +108,8 @@ def evaluate(
 
 
 def predict(
-    model: Positional[Path],
-    images: Positional[tuple[str, ...]],
+    model: Model,
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGES...")],
     out: Path,
     multiscale: bool = False,
     native: bool = False,
@@ -142,7 +145,7 @@ def demo(out: Path = Path("demo")) -> None:
     demo(out)
 
 
-def models(pattern: Positional[str] = "*") -> None:
+def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*") -> None:
     """List the encoders (plain vision transformers of timm), decoders and recipes.
 
     Args:
@@ -173,17 +176,22 @@ def main(arguments: list[str] | None = None) -> int:
             "demo": demo,
             "models": models,
         }
-        tyro.extras.subcommand_cli_from_dict(
-            verbs,
-            args=arguments,
-            prog="segmenter",
-            description="Semantic segmentation with plain vision transformers. --debug shows tracebacks.",
-        )
+        try:
+            tyro.extras.subcommand_cli_from_dict(
+                verbs,
+                args=arguments,
+                prog="segmenter",
+                description="Semantic segmentation with plain vision transformers. --debug shows tracebacks.",
+            )
+        finally:
+            sys.stdout.flush()  # a closed pipe shows here, not at the interpreter's end
     except UserError as error:
         if debug:
             traceback.print_exc()
         print(f"segmenter: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `segmenter models | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("segmenter: interrupted", file=sys.stderr)
         return 1

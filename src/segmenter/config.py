@@ -50,15 +50,17 @@ class Encoder:
     name: str = "vit_small_patch16_384"
     """Name in timm."""
     pretrained: str = ""
-    """`hub` for timm's weights, a local .safetensors or .pth, or empty for random weights."""
+    """`hub` for timm's weights, a local .safetensors, .pth or .npz, or empty for random weights."""
     patch_size: int | None = None
     """Patch side in pixels where it differs from the name's; pre-trained patches are resampled."""
     depth: int | None = None
-    """Number of blocks where it differs from the name's (only for random weights)."""
+    """Number of blocks where it differs from the name's (not with `hub`)."""
     width: int | None = None
-    """Embedding width where it differs from the name's (only for random weights)."""
+    """Embedding width where it differs from the name's (not with `hub`)."""
     heads: int | None = None
-    """Attention heads where they differ from the name's (only for random weights)."""
+    """Attention heads where they differ from the name's (not with `hub`)."""
+    norm_eps: float | None = None
+    """Epsilon of the layer norms where it differs from the name's; the published Segmenter has 1e-5."""
     drop_path: float = 0.1
     """Stochastic depth of the last block; it grows linearly from 0 in the first."""
     dropout: float = 0.0
@@ -79,6 +81,8 @@ class Decoder:
     """`linear` or `mask_transformer`."""
     layers: int = 2
     """Blocks of the mask transformer."""
+    heads: int | None = None
+    """Attention heads of the mask transformer where they are not one for every 64 features."""
     dropout: float = 0.0
     """Dropout in the mask transformer; the published code trains with 0.1."""
     drop_path: float = 0.0
@@ -97,8 +101,8 @@ class Train:
     """Images in an update, over all processes."""
     accumulate: int = 1
     """Forward passes that an update is split into, to save memory."""
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """`sgd` with Nesterov momentum as in the paper, or `adamw` for fine-tuning."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
+    """`sgd` with Nesterov momentum as in the paper, `adamw` for fine-tuning, `muon` to train from random weights."""
     lr: float = 1e-4
     """Peak learning rate (of the decoder; the encoder's is lower with layer_decay)."""
     min_lr: float = 1e-5
@@ -145,6 +149,8 @@ class Inference:
     """Pixels from one window to the next."""
     batch: int = 4
     """Windows in one forward pass."""
+    enlarge: bool = False
+    """Enlarge smaller images to the window, as the published Segmenter does, instead of taking them whole."""
 
 
 @dataclass

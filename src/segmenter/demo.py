@@ -1,6 +1,5 @@
 """The demo: train on generated scenes from nothing, score on scenes never seen, write label maps and overlays."""
 
-from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -8,6 +7,7 @@ from tqdm import tqdm
 
 from segmenter import atomic, recipes
 from segmenter.data.layouts import open_data
+from segmenter.data.scenes import render
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
 from segmenter.model.loading import load
@@ -15,6 +15,7 @@ from segmenter.training.loop import train
 from segmenter.views.pictures import predict_files
 
 PICTURES = 8
+PICTURE_SIZE = (192, 256)  # twice the training's: the photo's own size is what a prediction answers at
 
 
 def demo(out: Path) -> Scores:
@@ -29,8 +30,8 @@ def demo(out: Path) -> Scores:
     test = open_data(recipe.data).split("test")
     scores = evaluate(model, test, workers=recipe.train.workers)
     photos = out / "scenes"
-    for sample in tqdm(list(islice(test, PICTURES)), desc="draw", unit="image"):
-        picture = Image.fromarray(sample.image())
+    for sample in tqdm(test[:PICTURES], desc="draw", unit="image"):
+        picture = Image.fromarray(render(sample.seed, sample.index, PICTURE_SIZE).image)
         path = photos / f"{sample.name}.png"
         atomic.write(path, lambda beside, picture=picture: picture.save(beside, format="PNG"))
     predict_files(model, [str(photos)], out)

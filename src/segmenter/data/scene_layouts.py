@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from segmenter.data.scene_shapes import (
-    NEAR,
-    Camera,
-    Drawing,
-    Label,
-    Sky,
-    cabinet,
-    car_across,
-    car_along,
-    house,
-    person,
-    picture,
-    sofa,
-    tree,
-)
-from segmenter.data.scene_textures import ALL, MASONRY, PAINTS, STONES, WOODS, Material, colour, flat, tinted, two_tone
+from segmenter.data.scene_objects import cabinet, car_across, car_along, house, person, picture, sofa, tree
+from segmenter.data.scene_shapes import NEAR, Camera, Drawing, Label, Sky
+from segmenter.data.scene_textures import ALL, PAINTS, STONES, Material, colour, flat, tinted, two_tone
 
 # Zenith, horizon, clouds: clear, pale, overcast, storm, sunset, dawn, dusk, green evening.
 SKIES = np.array(
@@ -39,10 +26,8 @@ SKIES = np.array(
 
 def layout(rng: np.random.Generator, indoors: bool) -> Drawing:
     """Everything of one scene; the size of the picture plays no part."""
-    if indoors:
-        drawing = room(rng)
-    else:
-        drawing = street_along(rng) if rng.random() < 0.5 else street_across(rng)
+    build = room if indoors else (street_along, street_across)[int(rng.integers(2))]
+    drawing = build(rng)
     drawing.tint = rng.uniform(0.78, 1.1) * (1 + rng.uniform(-0.08, 0.08) * np.array((1.0, 0.1, -1.0)))
     drawing.noise = rng.uniform(1.5, 3.5)
     drawing.noise_phase = tuple(int(i) for i in rng.integers(0, 256, 2))
@@ -66,15 +51,15 @@ def outdoors(rng: np.random.Generator, focal: float, horizon: float, vanish: flo
 
 def asphalt(rng: np.random.Generator) -> Material:
     """A road surface."""
-    base = colour(rng, 0.65, 0.95, STONES)
-    return two_tone(rng, "speckle", base * 0.55, base, rng.uniform(1.4, 2.2))
+    base = colour(rng, 0.65, 1.0, ALL if rng.random() < 0.4 else STONES)
+    return two_tone(rng, "speckle", base * 0.7, base, rng.uniform(1.4, 2.2))
 
 
 def paving(rng: np.random.Generator) -> Material:
     """The slabs of a pavement."""
-    texture = ("slabs", "tiles", "bricks")[int(rng.integers(3))]
-    light = colour(rng, 1.0, 1.25, MASONRY if rng.random() < 0.4 else STONES)
-    return two_tone(rng, texture, light * rng.uniform(0.35, 0.6), light, rng.uniform(2.2, 3.4))
+    texture = ("slabs", "tiles")[int(rng.integers(2))]
+    light = colour(rng, 0.85, 1.2)
+    return two_tone(rng, texture, light * rng.uniform(0.6, 0.8), light, rng.uniform(2.2, 3.4))
 
 
 def place(rng: np.random.Generator, things: list, drawing: Drawing) -> None:
@@ -90,19 +75,27 @@ def at_column(drawing: Drawing, column: float, z: float) -> float:
 
 def street_along(rng: np.random.Generator) -> Drawing:
     """A street into the picture, with houses or an open side left and right."""
-    drawing = outdoors(rng, rng.uniform(0.85, 1.2), rng.uniform(0.32, 0.6), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2))  # fmt: skip # noqa: E501
+    drawing = outdoors(
+        rng, rng.uniform(1.05, 1.4), rng.uniform(0.32, 0.6), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2)
+    )
     middle, half = rng.uniform(-3.5, 3.5), rng.uniform(2.6, 4.2)
     kerbs = (middle - half, middle + half)
     pave, walks = paving(rng), rng.uniform(2.2, 4.5, 2)
-    drawing.level(Label.PAVEMENT, (-120, 120), 0.0, (NEAR, 150.0), pave)
-    drawing.level(Label.ROAD, kerbs, 0.0, (NEAR, 90.0), asphalt(rng))
+    drawing.level(Label.GROUND, (-120, 120), 0.0, (NEAR, 150.0), pave)
+    drawing.level(Label.GROUND, kerbs, 0.0, (NEAR, 90.0), asphalt(rng))
     kerb, paint = flat(colour(rng, 1.0, 1.4)), flat(np.array((222, 218, 200)) * rng.uniform(0.75, 1.1))
     for edge in kerbs:
-        drawing.level(Label.PAVEMENT, (edge - 0.13, edge + 0.13), 0.0, (NEAR, 90.0), kerb)
+        drawing.level(Label.GROUND, (edge - 0.13, edge + 0.13), 0.0, (NEAR, 90.0), kerb)
     if rng.random() < 0.7:
         start, period = rng.uniform(0, 4), rng.uniform(4, 7)
         for i in range(8):
-            drawing.level(Label.ROAD, (middle - 0.1, middle + 0.1), 0.0, (start + i * period + NEAR, start + (i + 0.5) * period), paint)  # fmt: skip # noqa: E501
+            drawing.level(
+                Label.GROUND,
+                (middle - 0.1, middle + 0.1),
+                0.0,
+                (start + i * period + NEAR, start + (i + 0.5) * period),
+                paint,
+            )
     if rng.random() < 0.3:
         zebra(drawing, rng, kerbs, paint)
     for sign, kerb_x, walk in ((-1, kerbs[0], walks[0]), (1, kerbs[1], walks[1])):
@@ -111,13 +104,13 @@ def street_along(rng: np.random.Generator) -> Drawing:
     for sign, kerb_x in ((-1, kerbs[0]), (1, kerbs[1])):
         trees = rng.uniform(6, 10) + np.cumsum(rng.uniform(5, 9, int(rng.integers(0, 3)))) - 4
         things += [(tree, kerb_x + sign * rng.uniform(0.7, 1.6), z) for z in trees]
-        parked = rng.uniform(5, 8, int(rng.integers(0, 2)))
+        parked = rng.uniform(4.0, 6.0, int(rng.random() < 0.65))
         things += [(car_along, kerb_x - sign * 1.1, z) for z in parked]
-    if rng.random() < 0.6:
+    if rng.random() < 0.75:
         lane = rng.choice((-1, 1)) * half * 0.4
-        things.append((car_along, middle + lane, rng.uniform(4.5, 9)))
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.4, 0.45, 0.15)))):
-        z = rng.uniform(2.8, 4.2)
+        things.append((car_along, middle + lane, rng.uniform(4, 6)))
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.2, 0.45, 0.35)))):
+        z = rng.uniform(2.0, 2.8)
         things.append((person, at_column(drawing, rng.uniform(-0.58, 0.58), z), z))
     place(rng, things, drawing)
     return drawing
@@ -127,7 +120,7 @@ def zebra(drawing: Drawing, rng: np.random.Generator, kerbs: tuple[float, float]
     """A crossing over the road."""
     z = rng.uniform(5, 10)
     for x in np.arange(kerbs[0] + 0.4, kerbs[1] - 0.6, 1.0):
-        drawing.level(Label.ROAD, (x, x + 0.5), 0.0, (z, z + 2.5), paint)
+        drawing.level(Label.GROUND, (x, x + 0.5), 0.0, (z, z + 2.5), paint)
 
 
 def terrace(drawing: Drawing, rng: np.random.Generator, sign: int, x: float) -> None:
@@ -150,18 +143,20 @@ def terrace(drawing: Drawing, rng: np.random.Generator, sign: int, x: float) -> 
 
 def street_across(rng: np.random.Generator) -> Drawing:
     """A row of houses over the road."""
-    drawing = outdoors(rng, rng.uniform(0.9, 1.3), rng.uniform(0.36, 0.62), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2))  # fmt: skip # noqa: E501
+    drawing = outdoors(
+        rng, rng.uniform(1.1, 1.5), rng.uniform(0.36, 0.62), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2)
+    )
     row = rng.uniform(10, 14)
     far_kerb = row - rng.uniform(2.5, 4.5)
     near_kerb = far_kerb - rng.uniform(4.0, 6.5)
-    drawing.level(Label.PAVEMENT, (-150, 150), 0.0, (NEAR, 150.0), paving(rng))
-    drawing.level(Label.ROAD, (-150, 150), 0.0, (near_kerb, far_kerb), asphalt(rng))
+    drawing.level(Label.GROUND, (-150, 150), 0.0, (NEAR, 150.0), paving(rng))
+    drawing.level(Label.GROUND, (-150, 150), 0.0, (near_kerb, far_kerb), asphalt(rng))
     kerb, paint = flat(colour(rng, 1.0, 1.4)), flat(np.array((222, 218, 200)) * rng.uniform(0.75, 1.1))
     middle, phase = (near_kerb + far_kerb) / 2, rng.uniform(0, 4)
     for x in np.arange(-22 + phase, 22, 4.0):
-        drawing.level(Label.ROAD, (x, x + 2.0), 0.0, (middle - 0.09, middle + 0.09), paint)
+        drawing.level(Label.GROUND, (x, x + 2.0), 0.0, (middle - 0.09, middle + 0.09), paint)
     for edge in (near_kerb, far_kerb):
-        drawing.level(Label.PAVEMENT, (-150, 150), 0.0, (edge - 0.13, edge + 0.13), kerb)
+        drawing.level(Label.GROUND, (-150, 150), 0.0, (edge - 0.13, edge + 0.13), kerb)
     x, parts = -25.0 + rng.uniform(0, 5), []
     while x < 25:
         width = rng.uniform(4.5, 10)
@@ -169,17 +164,21 @@ def street_across(rng: np.random.Generator) -> Drawing:
         x += width + (rng.uniform(2, 7) if rng.random() < 0.4 else 0.0)
     for span in sorted(parts, key=lambda span: -abs(sum(span))):  # the outer ones stand behind the inner ones
         house(drawing, rng, span, (row, row + 9.0), rng.uniform(3.6, 0.55 * row))
-    drawing.shadows.append((drawing.camera.project([(-40, 0, row), (40, 0, row), (40, 0, row - 0.6), (-40, 0, row - 0.6)]), 0.6))  # fmt: skip # noqa: E501
+    drawing.shadows.append(
+        (drawing.camera.project([(-40, 0, row), (40, 0, row), (40, 0, row - 0.6), (-40, 0, row - 0.6)]), 0.6)
+    )
     things = []
     for _ in range(int(rng.integers(0, 4))):
         z = far_kerb + rng.uniform(0.6, 1.5)
         things.append((tree, at_column(drawing, rng.uniform(-0.65, 0.65), z), z))
     lanes = (near_kerb + 0.6, (near_kerb + far_kerb) / 2 + 0.3)
-    for lane, count in zip(lanes, rng.integers(0, 3, 2), strict=True):
-        spots = rng.uniform(-0.9, 0.2) + np.cumsum(rng.uniform(5.2, 8.0, int(count))) * drawing.camera.focal / lane - 0.6
+    for lane, count in zip(lanes, rng.integers((1, 0), 3), strict=True):
+        spots = (
+            rng.uniform(-0.9, 0.2) + np.cumsum(rng.uniform(5.2, 8.0, int(count))) * drawing.camera.focal / lane - 0.6
+        )
         things += [(car_across, at_column(drawing, spot, lane), lane) for spot in spots]
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.4, 0.45, 0.15)))):
-        z = rng.uniform(2.8, 4.2)
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.2, 0.45, 0.35)))):
+        z = rng.uniform(2.0, 2.8)
         things.append((person, at_column(drawing, rng.uniform(-0.58, 0.58), z), z))
     place(rng, things, drawing)
     return drawing
@@ -187,7 +186,7 @@ def street_across(rng: np.random.Generator) -> Drawing:
 
 def room(rng: np.random.Generator) -> Drawing:
     """A room with furniture along its back wall and sides, pictures above, and people."""
-    camera = Camera(rng.uniform(0.85, 1.15), rng.uniform(0.14, 0.46), rng.uniform(-0.3, 0.3), rng.uniform(1.3, 2.0))
+    camera = Camera(rng.uniform(0.95, 1.25), rng.uniform(0.14, 0.46), rng.uniform(-0.3, 0.3), rng.uniform(1.3, 2.0))
     drawing = Drawing(camera, sun=rng.uniform(0.2, 0.6) * rng.choice((-1, 1)))
     depth = rng.uniform(3.6, 5.4)
     left, right = -rng.uniform(1.8, 4.2), rng.uniform(1.8, 4.2)
@@ -207,25 +206,24 @@ def room(rng: np.random.Generator) -> Drawing:
     furnish_back(drawing, rng, left, right, depth)
     for sign, x in ((-1, left), (1, right)):
         furnish_side(drawing, rng, sign, x, depth)
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.4, 0.45, 0.15)))):
-        z = rng.uniform(2.4, min(3.4, depth - 1.0))
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.25, 0.5, 0.25)))):
+        z = rng.uniform(1.9, 2.6)
         person(drawing, rng, at_column(drawing, rng.uniform(-0.55, 0.55), z), z)
     return drawing
 
 
 def flooring(rng: np.random.Generator) -> Material:
     """Boards, tiles, carpet or stone."""
-    texture = ("planks", "planks", "tiles", "checks", "fabric", "speckle")[int(rng.integers(6))]
-    light = colour(rng, 0.85, 1.15, ALL if rng.random() < 0.25 else WOODS)
-    dark = colour(rng, 0.6, 1.0) if texture == "checks" else light * rng.uniform(0.4, 0.7)
+    texture = ("planks", "planks", "tiles", "speckle")[int(rng.integers(4))]
+    light = colour(rng, 0.75, 1.15)
+    dark = light * rng.uniform(0.4, 0.7)
     return two_tone(rng, texture, dark, light, rng.uniform(1.2, 2.2))
 
 
 def wallpaper(rng: np.random.Generator) -> Material:
     """Plaster, wallpaper, brick or panels."""
-    texture = ("plaster", "plaster", "plaster", "stripes", "bricks", "planks", "fabric")[int(rng.integers(7))]
-    light = colour(rng, 0.95, 1.2, MASONRY if rng.random() < 0.25 else PAINTS)
-    light = light * 0.7 + 0.3 * 190
+    texture = ("plaster", "plaster", "plaster", "stripes", "bricks")[int(rng.integers(5))]
+    light = colour(rng, 0.85, 1.2, PAINTS if rng.random() < 0.5 else ALL)
     dark = light * (rng.uniform(0.6, 0.85) if texture != "bricks" else 0.5)
     return two_tone(rng, texture, dark, light, rng.uniform(1.0, 2.0))
 
@@ -233,16 +231,28 @@ def wallpaper(rng: np.random.Generator) -> Material:
 def corner_shade(drawing: Drawing, left: float, right: float, depth: float) -> None:
     """The floor darkens towards the walls."""
     for near in (0.5, 0.2):
-        drawing.shadows.append((drawing.camera.project([(left, 0, depth), (right, 0, depth), (right, 0, depth - near), (left, 0, depth - near)]), 0.82))  # fmt: skip # noqa: E501
+        drawing.shadows.append(
+            (
+                drawing.camera.project(
+                    [(left, 0, depth), (right, 0, depth), (right, 0, depth - near), (left, 0, depth - near)]
+                ),
+                0.82,
+            )
+        )
         for x, inner in ((left, left + near), (right, right - near)):
-            drawing.shadows.append((drawing.camera.project([(x, 0, NEAR), (x, 0, depth), (inner, 0, depth), (inner, 0, NEAR)]), 0.85))  # fmt: skip # noqa: E501
+            drawing.shadows.append(
+                (
+                    drawing.camera.project([(x, 0, NEAR), (x, 0, depth), (inner, 0, depth), (inner, 0, NEAR)]),
+                    0.85,
+                )
+            )
 
 
 def rug(drawing: Drawing, rng: np.random.Generator, depth: float) -> None:
     """A carpet with a border; part of the floor."""
     z = (rng.uniform(1.6, 2.4), depth - rng.uniform(1.0, 1.5))
     x0 = at_column(drawing, rng.uniform(-0.5, 0.1), sum(z) / 2)
-    width, weave = rng.uniform(1.4, 2.4), ("checks", "fabric", "hoops")[int(rng.integers(3))]
+    width, weave = rng.uniform(1.4, 2.4), ("speckle", "fabric")[int(rng.integers(2))]
     drawing.level(Label.FLOOR, (x0, x0 + width), 0.0, z, flat(colour(rng)))
     inner = two_tone(rng, weave, colour(rng), colour(rng), rng.uniform(0.8, 1.6))
     drawing.level(Label.FLOOR, (x0 + 0.12, x0 + width - 0.12), 0.0, (z[0] + 0.12, z[1] - 0.12), inner)
@@ -250,7 +260,10 @@ def rug(drawing: Drawing, rng: np.random.Generator, depth: float) -> None:
 
 def furnish_back(drawing: Drawing, rng: np.random.Generator, left: float, right: float, depth: float) -> None:
     """Sofas, cabinets and pictures along the back wall, from left to right."""
-    x, end = max(left, at_column(drawing, -0.66, depth)) + rng.uniform(0.0, 0.5), min(right, at_column(drawing, 0.66, depth))
+    x, end = (
+        max(left, at_column(drawing, -0.66, depth)) + rng.uniform(0.0, 0.5),
+        min(right, at_column(drawing, 0.66, depth)),
+    )
     while x < end - 1.1:
         kind = rng.random()
         if kind < 0.42:
@@ -263,7 +276,14 @@ def furnish_back(drawing: Drawing, rng: np.random.Generator, left: float, right:
             width, height = rng.uniform(0.8, 1.4), 0.6
         if height < 1.3 and rng.random() < 0.5:
             size = (min(width, rng.uniform(0.7, 1.5)), rng.uniform(0.6, 1.0))
-            picture(drawing, rng, (x + width / 2, height + 0.25 + size[1] / 2 + rng.uniform(0, 0.2)), size, depth, side=False)  # fmt: skip # noqa: E501
+            picture(
+                drawing,
+                rng,
+                (x + width / 2, height + 0.25 + size[1] / 2 + rng.uniform(0, 0.2)),
+                size,
+                depth,
+                side=False,
+            )
         x += width + rng.uniform(0.15, 0.6)
 
 
@@ -277,4 +297,3 @@ def furnish_side(drawing: Drawing, rng: np.random.Generator, sign: int, x: float
         near, deep = z - rng.uniform(1.0, 1.6), rng.uniform(0.4, 0.6)
         span = tuple(sorted((x, x - sign * deep)))
         cabinet(drawing, rng, span, (near, z), rng.uniform(0.7, 1.9), along=True)
-

@@ -1,8 +1,8 @@
 """Materials of the drawn scenes: tileable grey textures, and ramps that colour them.
 
-A texture is drawn once, by a fixed generator, and holds a position on a colour ramp (0 to 255) instead of a colour:
-the scene draws the colours, so the same bricks are red in one scene and grey in the next. The families of colours overlap,
-because colour must tell little about the class.
+A texture is drawn once, by a fixed generator, and holds a position on a colour ramp (0 to 255) instead of a
+colour: the scene draws the colours, so the same bricks are red in one scene and grey in the next. The families of
+colours overlap, because colour must tell little about the class.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ SIDE = 256  # texels, a power of two so that coordinates wrap with a bit mask
 STEPS = np.arange(256)
 LEVELS = 8  # halvings of a texture, 256 to 2 texels
 
-# Four families that overlap: a colour narrows the class down, it does not give it away.
+# Families that overlap: a colour narrows the class down, it does not give it away.
 STONES = np.array([(92, 92, 96), (112, 110, 108), (132, 130, 128), (78, 82, 90), (122, 112, 104)], np.float32)
 MASONRY = np.array(
-    [(150, 84, 66), (176, 108, 80), (196, 180, 160), (214, 186, 138), (160, 132, 108), (126, 124, 122), (120, 66, 54)],
+    [
+        (150, 84, 66),
+        (176, 108, 80),
+        (196, 180, 160),
+        (214, 186, 138),
+        (160, 132, 108),
+        (126, 124, 122),
+        (120, 66, 54),
+    ],
     np.float32,
 )
 WOODS = np.array([(160, 114, 76), (112, 78, 54), (198, 150, 104), (142, 92, 62), (96, 72, 60)], np.float32)
@@ -28,15 +36,21 @@ PAINTS = np.array(
     [
         (196, 190, 180), (226, 220, 208), (62, 64, 70), (206, 162, 84), (188, 72, 60), (142, 52, 62), (96, 116, 136),
         (62, 84, 118), (128, 156, 176), (74, 118, 126), (112, 146, 132), (176, 134, 142), (124, 98, 128), (86, 72, 98),
+        (92, 124, 62), (66, 98, 58), (150, 158, 88), (186, 128, 52), (172, 204, 226), (104, 146, 196),
     ],
     np.float32,
 )  # fmt: skip
+CLOTHES = np.array([(214, 62, 48), (232, 138, 40), (240, 200, 60), (214, 70, 128)], np.float32)
+JEANS = np.array([(48, 68, 112), (38, 52, 88), (66, 90, 134)], np.float32)
+ENAMELS = np.array(
+    [(232, 234, 238), (40, 92, 196), (198, 36, 40), (196, 200, 206), (52, 168, 176), (242, 196, 40)], np.float32
+)
 ALL = np.concatenate([STONES, MASONRY, WOODS, PAINTS])
 
 
 @dataclass(frozen=True)
 class Material:
-    """A texture name (None: flat), its ramp (256, 3; flat: 1, 3), texels per metre (u, v), origin in metres."""
+    """A texture name (None: flat), its ramp of colours (256 3; flat: 1 3), texels a metre (u, v), origin in metres."""
 
     texture: str | None
     ramp: np.ndarray
@@ -51,7 +65,7 @@ def colour(rng: np.random.Generator, low: float = 0.75, high: float = 1.2, famil
 
 
 def ramp(positions: Sequence[float], colours: Sequence[np.ndarray]) -> np.ndarray:
-    """Piecewise linear colours (256, 3) through the given colours at positions in 0 to 255; what passes 255 is cut when drawn."""
+    """Piecewise linear colours (256 3) through the given ones at positions in 0 to 255."""
     stops = np.array(colours)
     return np.array([np.interp(STEPS, positions, channel) for channel in stops.T]).T
 
@@ -61,9 +75,7 @@ def flat(paint: np.ndarray) -> Material:
     return Material(None, np.asarray(paint)[None])
 
 
-def two_tone(
-    rng: np.random.Generator, texture: str, dark: np.ndarray, light: np.ndarray, metres: float
-) -> Material:
+def two_tone(rng: np.random.Generator, texture: str, dark: np.ndarray, light: np.ndarray, metres: float) -> Material:
     """A texture from the colour of its joints to that of its body, one tile every `metres`, at a random phase."""
     origin = tuple(rng.uniform(0, metres, 2))
     return Material(texture, ramp([0, 120, 255], [dark, light * 0.88, light * 1.08]), (SIDE / metres,) * 2, origin)
@@ -100,7 +112,7 @@ def grain() -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, cells: float, stretch: float = 1.0) -> np.ndarray:
-    """Tileable noise (SIDE, SIDE), mean 0, deviation 1, about `cells` blobs a side; stretch > 1 draws it out along u."""
+    """Tileable noise (SIDE, SIDE), mean 0, deviation 1, about `cells` blobs a side; stretch > 1: longer along u."""
     fv, fu = np.meshgrid(np.fft.fftfreq(SIDE) * SIDE, np.fft.fftfreq(SIDE) * SIDE, indexing="ij")
     power = np.exp(-((fu * stretch) ** 2 + fv**2) / (2 * cells**2))
     noise = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) * power).real
@@ -153,8 +165,8 @@ def planks(rng: np.random.Generator) -> np.ndarray:
 
 
 def stripes(rng: np.random.Generator) -> np.ndarray:
-    u = np.arange(SIDE) * 8 // SIDE % 2
-    return np.where(u, 225, 50)[None] + 8 * smooth_noise(rng, 40)
+    u = np.arange(SIDE) * 6 // SIDE % 2
+    return np.where(u, 235, 30)[None] + 8 * smooth_noise(rng, 40)
 
 
 def hoops(rng: np.random.Generator) -> np.ndarray:
@@ -203,9 +215,9 @@ def doors(rng: np.random.Generator) -> np.ndarray:
     """Cupboard front: one door or drawer a tile, with a bevel and a knob."""
     picture = 205 + 10 * smooth_noise(rng, 40, 0.2)
     for inset, tone in ((0, 15), (8, 205), (40, 110), (48, 185)):
-        picture[inset : SIDE - inset, inset : SIDE - inset] = tone + 8 * smooth_noise(rng, 40, 0.2)[
-            inset : SIDE - inset, inset : SIDE - inset
-        ]
+        picture[inset : SIDE - inset, inset : SIDE - inset] = (
+            tone + 8 * smooth_noise(rng, 40, 0.2)[inset : SIDE - inset, inset : SIDE - inset]
+        )
     picture[108:148, 202:222] = 8
     return picture
 

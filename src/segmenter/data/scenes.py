@@ -19,8 +19,8 @@ from segmenter.data.scene_textures import LEVELS, SIDE, grain, pyramid
 
 NAMES: tuple[str, ...] = tuple(label.name.lower() for label in Label)
 COLORS: tuple[tuple[int, int, int], ...] = (
-    (135, 196, 235), (178, 92, 76), (92, 92, 104), (214, 178, 190), (72, 146, 84), (38, 84, 168),
-    (224, 52, 72), (240, 214, 150), (160, 110, 62), (122, 66, 138),
+    (135, 196, 235), (178, 92, 76), (92, 92, 104), (72, 146, 84), (38, 84, 168),
+    (224, 52, 72), (240, 214, 150), (160, 122, 50), (122, 66, 138),
 )  # fmt: skip
 
 OVERSAMPLE = 2
@@ -64,7 +64,7 @@ class Grid:
         self.drawing, self.shape = drawing, (size[0] * oversample, size[1] * oversample)
         height, width = self.shape
         self.unit = max(height, width * 0.75)  # pixels a frame unit
-        self.corner = np.array([width / 2, (height - self.unit) / 2])
+        self.corner = (width / 2, (height - self.unit) / 2)
         self.x = ((np.arange(width) + 0.5 - self.corner[0]) / self.unit).astype(np.float32)
         self.y = ((np.arange(height) + 0.5 - self.corner[1]) / self.unit).astype(np.float32)
 
@@ -89,10 +89,15 @@ class Grid:
         for number in shown:
             surface = self.drawing.surfaces[number]
             if wanted(surface):
-                points = self.pixels([point for polygon in surface.polygons for point in polygon])
-                (x0, y0), (x1, y1) = points.min(0), points.max(0)
-                window = (slice(max(int(y0) - 1, 0), int(y1) + 3), slice(max(int(x0) - 1, 0), int(x1) + 3))
+                xs, ys = zip(*(point for polygon in surface.polygons for point in polygon), strict=True)
+                window = (self.span(ys, self.corner[1], 0), self.span(xs, self.corner[0], 1))
                 yield surface, window, ids[window] == number
+
+    def span(self, values: tuple[float, ...], corner: float, axis: int) -> slice:
+        """The pixels along one axis that frame coordinates reach, with a margin of one."""
+        low, high = min(values) * self.unit + corner, max(values) * self.unit + corner
+        limit = self.shape[axis]
+        return slice(int(min(max(low - 2, 0), limit)), int(min(max(high + 3, 0), limit)))
 
     def distance(self, surface: Surface, window: tuple[slice, slice]) -> np.ndarray:
         """Depth in metres over a window of a surface, as (1 1), (h 1) or (1 w)."""
@@ -100,10 +105,10 @@ class Grid:
         if surface.plane == "front":
             return np.full((1, 1), surface.at, np.float32)
         if surface.plane == "level":
-            drop = np.maximum((self.y[window[0], None] - camera.horizon), 1e-4)
-            return np.minimum(camera.focal * (camera.height - surface.at) / drop, FAR)
+            drop = np.maximum(self.y[window[0], None] - camera.horizon, 1e-4)
+            return np.clip(camera.focal * (camera.height - surface.at) / drop, *surface.depths)
         aside = np.maximum((self.x[None, window[1]] - camera.vanish) * np.sign(surface.at), 1e-4)
-        return np.minimum(camera.focal * abs(surface.at) / aside, FAR)
+        return np.clip(camera.focal * abs(surface.at) / aside, *surface.depths)
 
     def depth(self, ids: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """Metres at each pixel (H W, float32)."""
@@ -178,7 +183,9 @@ class Grid:
             picture = colours * light[..., None] * tint
         else:
             clear = np.where(depth < FAR, np.exp(-depth / drawing.haze), 1).astype(np.float32)
-            picture = colours * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (drawing.sky.horizon * tint)
+            picture = colours * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (
+                drawing.sky.horizon * tint
+            )
         picture += self.noise()
         return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from segmenter import config, upsample
 from segmenter.data.layouts import Sample, open_data
 from segmenter.errors import UserError
+from segmenter.evaluation.loader import loaded
 from segmenter.evaluation.metrics import Scores
 from segmenter.inference.passes import many_passes, one_pass, scaled
 from segmenter.model.segmenter import Segmenter
@@ -43,10 +44,8 @@ def confusion(
     """Counts (K K int64, row true, column predicted) of a model over labelled samples."""
     device = next(model.parameters()).device
     total = torch.zeros(len(model.classes), len(model.classes), dtype=torch.int64, device=device)
-    loader = DataLoader(
-        _Decoded(samples, model.recipe.augment, native, multiscale), batch_size=None, num_workers=min(workers, len(samples))
-    )
-    for image, labels in tqdm(loader, desc=title, unit="image", leave=False, disable=not show):
+    decoded = loaded(_Decoded(samples, model.recipe.augment, native, multiscale), min(workers, len(samples)))
+    for image, labels in tqdm(decoded, title, len(samples), unit="image", leave=False, disable=not show):
         labels = labels.to(device)[None]
         if multiscale:
             predicted = upsample.labels_of_mean(many_passes(model, np.asarray(image), native))[None]

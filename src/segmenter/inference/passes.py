@@ -1,6 +1,6 @@
 """Passes over one image at several scales and mirrored: single-scale and multi-scale inference.
 
-Source: Segmenter, arXiv 2105.05633, section 4.1: ratios 0.5 to 1.75, each with its mirror image, probabilities averaged.
+Source: Segmenter, arXiv 2105.05633, section 4.1: ratios 0.5 to 1.75, each also mirrored, probabilities averaged.
 """
 
 from dataclasses import replace
@@ -21,7 +21,8 @@ def scaled(image: np.ndarray, augment: config.Augment, native: bool = False, rat
     """An image (H W 3 uint8) at the scale of the training (3 h w uint8); `native` keeps its own."""
     if native:
         side = min(image.shape[:2])
-        return resize_for_evaluation(image, side, max(image.shape[:2]) / side, ratio)
+        # One above the photo's own proportion: the long side must not be what limits it, not even by rounding.
+        return resize_for_evaluation(image, side, max(image.shape[:2]) / side + 1, ratio)
     return resize_for_evaluation(image, augment.short_side, augment.max_ratio, ratio)
 
 

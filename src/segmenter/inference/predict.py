@@ -5,32 +5,42 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segmenter import upsample
 from segmenter.data.classes import Classes
-from segmenter.data.files import read_image
+from segmenter.data.files import GREY_16, read_image
 from segmenter.errors import UserError
 from segmenter.inference.passes import many_passes, one_pass, scaled
 from segmenter.model.segmenter import Segmenter
-
 
 Photo = str | Path | Image.Image | np.ndarray
 
 
 def as_pixels(image: Photo) -> np.ndarray:
-    """A path, a picture, or an array (H W 3 uint8) to an array (H W 3 uint8).
+    """A path, a picture, or an array (H W 3 uint8) to an array (H W 3 uint8); files and pictures become upright.
 
     Raises:
-        UserError: the file is no image, or the array is none of 8-bit RGB.
+        UserError: the file is no image, or it has channels that are not a colour picture's.
     """
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        return _picture_pixels(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise UserError(f"the array is {image.dtype} of shape {image.shape}; give uint8 of shape (height, width, 3)")
     return image
+
+
+def _picture_pixels(picture: Image.Image) -> np.ndarray:
+    """As `read_image` does with the picture's file."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in GREY_16:
+        grey = (np.asarray(upright).astype(np.uint32) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)  # H W 3
+    if upright.mode in ("I", "F", "LAB", "HSV"):
+        raise UserError(f"the picture has pixels of the kind {upright.mode!r}; give grey (8 or 16 bits) or RGB")
+    return np.array(upright.convert("RGB"))
 
 
 class Result:
@@ -39,7 +49,7 @@ class Result:
     def __init__(self, passes: list, classes: Classes):
         self.classes = classes
         self._passes = passes
-        dtype = np.uint8 if len(classes) <= 256 else np.uint16
+        dtype = np.uint8 if len(classes) <= 255 else np.uint16
         labels = upsample.labels(*passes[0])[0] if len(passes) == 1 else upsample.labels_of_mean(passes)
         self.labels: np.ndarray = labels.cpu().numpy().astype(dtype)
 

@@ -7,6 +7,7 @@ Where timm normalises only the pooled token (BEiT, EVA-02), that norm is applied
 
 import difflib
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,16 @@ from torch.utils.checkpoint import checkpoint
 
 from segmenter import config
 from segmenter.errors import UserError
-from segmenter.model.timm_models import Beit, Eva, VisionTransformer, gen_relative_position_index, timm
+from segmenter.model.published.backbones import EncoderFile, position_grid, read_encoder
+from segmenter.model.published.reading import Unreadable
+from segmenter.model.timm_models import (
+    Beit,
+    Eva,
+    PatchEmbed,
+    VisionTransformer,
+    gen_relative_position_index,
+    timm,
+)
 
 
 class Tokens(NamedTuple):
@@ -45,6 +55,8 @@ class Encoder(nn.Module):
         self.depth = len(self.vit.blocks)
         self.mean: tuple[float, ...] = self.vit.pretrained_cfg["mean"]
         self.std: tuple[float, ...] = self.vit.pretrained_cfg["std"]
+        if settings.norm_eps is not None:
+            self._set_norm_eps(settings.norm_eps)
         self.norm = self.vit.norm if not isinstance(self.vit.norm, nn.Identity) else self.vit.fc_norm
         self.vit.norm = self.vit.fc_norm = nn.Identity()
         self.relative_tables = self._take_relative_tables()
@@ -74,7 +86,7 @@ class Encoder(nn.Module):
             UserError: a block beyond the encoder's depth.
         """
         if wrong := [b for b in blocks if not 0 <= b < self.depth]:
-            raise UserError(f"{self.settings.name} has the blocks 0 to {self.depth - 1}; block {wrong[0]} was asked for")
+            raise UserError(f"{self.settings.name} has the blocks 0 to {self.depth - 1}, not {wrong[0]}")
         tokens, grid = self.embed(images)
         prefix = tokens.shape[1] - math.prod(grid)
         found = {}
@@ -122,6 +134,13 @@ class Encoder(nn.Module):
             part.eval()
         return self
 
+    def _set_norm_eps(self, eps: float) -> None:
+        if not 0 < eps < 1:
+            raise UserError(f"encoder.norm_eps is {eps}; write a small value above 0, such as 1e-5")
+        for module in self.vit.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = eps
+
     def _freeze(self, count: int) -> None:
         blocks = list(self.vit.blocks)
         if not -1 <= count <= len(blocks):
@@ -130,10 +149,11 @@ class Encoder(nn.Module):
         if count == -1:
             self.requires_grad_(False)
         elif count:
+            self.frozen.append(self.vit.pos_drop)  # before the first block, so part of what is kept
             for parameter in [p for n, p in self.vit.named_parameters() if not n.startswith("blocks.")]:
                 parameter.requires_grad_(False)
-            for block in blocks[:count]:
-                block.requires_grad_(False)
+            for part in [*blocks[:count], *self.relative_tables[:count]]:
+                part.requires_grad_(False)
 
     def resize_table(self, table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
         """Position embedding (1 P+N D, P may be 0) from one grid to another; the prefix rows stay."""
@@ -147,27 +167,33 @@ class Encoder(nn.Module):
     def _take_relative_tables(self) -> nn.ParameterList:
         """Moves BEiT's tables of relative positions here: timm's attention can use them on one grid only."""
         tables = nn.ParameterList()
-        for block in self.vit.blocks:
-            if getattr(block.attn, "relative_position_bias_table", None) is not None:
+        for block in self.vit.blocks if isinstance(self.vit, Beit) else []:
+            if block.attn.relative_position_bias_table is not None:
                 tables.append(block.attn.relative_position_bias_table)
                 block.attn.relative_position_bias_table = None
         return tables
 
     def _relative_bias(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
         """Table ((2h-1)(2w-1)+3 heads) of the native grid to the attention bias (1 heads 1+N 1+N) of another."""
-        native, new = ([2 * side - 1 for side in g] for g in (self.vit.patch_embed.grid_size, grid))
-        offsets, special = table.split([math.prod(native), 3])
-        if native != new:
-            image = offsets.mT.reshape(1, -1, *native)
-            image = F.interpolate(image, new, mode=self.settings.position_resize, align_corners=False)
-            offsets = image.flatten(2)[0].mT
+        table = self.resize_relative_table(table, self.vit.patch_embed.grid_size, grid)
         index = gen_relative_position_index(grid, device=table.device)
-        return torch.cat([offsets, special])[index].permute(2, 0, 1)[None]
+        return table[index].permute(2, 0, 1)[None]
+
+    def resize_relative_table(self, table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        """BEiT's table ((2h-1)(2w-1)+3 heads) from one grid to another; the last three rows, of the prefix, stay."""
+        old, new = ([2 * side - 1 for side in grid] for grid in (old, new))
+        if old == new:
+            return table
+        offsets, special = table.split([math.prod(old), 3])
+        image = offsets.mT.reshape(1, -1, *old)  # 1 heads 2h-1 2w-1
+        image = F.interpolate(image, new, mode=self.settings.position_resize, align_corners=False)
+        return torch.cat([image.flatten(2)[0].mT, special])
 
 
 def _prefix_parameters(vit: nn.Module) -> list[Tensor]:
     names = ("cls_token", "dist_token", "reg_token")  # the order in which timm puts them
-    return [token for name in names if (token := getattr(vit, name, None)) is not None]
+    tokens = [getattr(vit, name, None) for name in names]  # no `:=` here: torch.compile would break the graph
+    return [token for token in tokens if token is not None]
 
 
 def _create(settings: config.Encoder) -> nn.Module:
@@ -175,27 +201,77 @@ def _create(settings: config.Encoder) -> nn.Module:
     name = settings.name
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise UserError(f"encoder.name: timm has no model {name!r}" + (f"; perhaps {' or '.join(near)}" if near else ""))
+        hint = f"; perhaps {' or '.join(near)}" if near else ""
+        raise UserError(f"encoder.name: timm has no model {name!r}{hint}")
     shape = {"patch_size": settings.patch_size, "depth": settings.depth, "embed_dim": settings.width}
     shape = {key: value for key, value in (shape | {"num_heads": settings.heads}).items() if value is not None}
-    if settings.pretrained and shape.keys() - {"patch_size"}:
-        raise UserError("encoder.depth, width and heads go with random weights only; leave encoder.pretrained empty")
+    if any(value < 1 for value in shape.values()):
+        raise UserError(f"encoder: {shape} cannot be; every size must be 1 or more")
+    if settings.pretrained == "hub" and shape.keys() - {"patch_size"}:
+        raise UserError(
+            "encoder.depth, width and heads go with random weights only, or with a file's that has them; leave "
+            "encoder.pretrained empty"
+        )
     options = {"num_classes": 0, "drop_path_rate": settings.drop_path, "pos_drop_rate": settings.dropout}
     options |= {"proj_drop_rate": settings.dropout, "attn_drop_rate": settings.dropout}
-    if settings.pretrained and settings.pretrained != "hub":
-        if not Path(settings.pretrained).is_file():
-            raise UserError(f"encoder.pretrained: there is no file {settings.pretrained}; give a path or `hub`")
-        options["pretrained_cfg_overlay"] = {"file": settings.pretrained}
+    if not timm.models.is_model_in_modules(name, ["beit"]):
+        options["dynamic_img_size"] = True  # rotary positions are then made for the grid at hand, not for one grid
+    file = None if settings.pretrained in ("", "hub") else _read(settings.pretrained)
+    if file is not None:
+        # Strict, as timm is only where the file has as many classes as the model: every key must find its place.
+        options["pretrained_cfg_overlay"] = {"state_dict": file.state, "num_classes": 0}
     try:
+        if file is not None:
+            options |= _trained_size(name, shape, file.state)
         vit = timm.create_model(name, pretrained=bool(settings.pretrained), **options, **shape)
     except TypeError as error:
         raise UserError(f"encoder.name: {name} is no plain vision transformer that this project can use") from error
-    except (RuntimeError, OSError, ValueError) as error:
-        if not settings.pretrained:
-            raise
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"encoder.pretrained: no weights for {name} from {settings.pretrained!r}: {first}") from error
-    if not isinstance(vit, (VisionTransformer, Eva, Beit)):
-        raise UserError(f"encoder.name: {name} is a {type(vit).__name__}, no plain vision transformer")
+    except Exception as error:  # timm checks sizes by assertion, and foreign files break its conversion in many ways
+        reason = _reason(error)
+        if file is not None:
+            raise UserError(
+                f"encoder.pretrained: {settings.pretrained} does not fit {name} ({reason}); give the encoder.name "
+                "that the file was saved from"
+            ) from error
+        if settings.pretrained:
+            raise UserError(f"encoder.pretrained: no weights for {name} from 'hub': {reason}") from error
+        raise UserError(f"encoder: timm cannot make {name} with {shape or 'its own sizes'}: {reason}") from error
+    if not isinstance(vit, (VisionTransformer, Eva, Beit)) or not isinstance(vit.patch_embed, PatchEmbed):
+        raise UserError(f"encoder.name: {name} is no plain vision transformer that this project can use")
+    if file is not None and file.heads not in (None, vit.blocks[0].attn.num_heads):
+        raise UserError(
+            f"encoder.pretrained: {settings.pretrained} has {file.heads} heads, {name} has "
+            f"{vit.blocks[0].attn.num_heads}; set encoder.heads, or give the encoder.name that the file belongs to"
+        )
+    vit.pretrained_cfg.pop("state_dict", None)  # the weights are in the model now
     vit.attn_pool = None
     return vit
+
+
+def _trained_size(name: str, shape: dict[str, int], state: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """The image size at which the file's positions fit as they are: timm would resample them in its own way."""
+    grid = position_grid(state)
+    if grid is None or not timm.models.is_model_in_modules(name, ["vision_transformer", "deit"]):
+        return {}
+    with torch.device("meta"):
+        patch = timm.create_model(name, num_classes=0, **shape).patch_embed.patch_size
+    return {"img_size": (grid[0] * patch[0], grid[1] * patch[1])}
+
+
+def _read(path: str) -> EncoderFile:
+    """Weights of a local .safetensors, .pth or .npz file without the classifier's, nothing being executed."""
+    if not Path(path).is_file():
+        raise UserError(f"encoder.pretrained: there is no file {path}; give a path or `hub`")
+    try:
+        found = read_encoder(path)
+    except Unreadable as error:
+        raise UserError(f"encoder.pretrained: {path} is damaged or holds no weights ({error.reason})") from error
+    if not found.state:
+        raise UserError(f"encoder.pretrained: {path} is empty; give a .safetensors or .pth file with weights")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """An error's text on one short line; of torch's lists of keys, the first after the heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return textwrap.shorten(lines[1] if lines[0].startswith("Error(s) in loading") and lines[1:] else lines[0], 160)

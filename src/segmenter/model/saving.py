@@ -26,5 +26,10 @@ def save(model: "Segmenter", folder: Path, weights: dict | None = None) -> None:
         "std": list(model.std),
         "recipe": asdict(model.recipe),
     }
-    atomic.write(folder / "model.safetensors", lambda path: save_file(state, path, {"format": "pt"}))
-    atomic.write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
+
+    def write(path: Path) -> None:
+        save_file(state, path, {"format": "pt"})
+        # Before the weights take their place: where there is no room for both, both old files stay.
+        atomic.write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
+
+    atomic.write(folder / "model.safetensors", write)

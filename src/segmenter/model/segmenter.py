@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from segmenter import config, upsample
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
+from segmenter.model import saving
 from segmenter.model.decoders.linear import Linear
 from segmenter.model.decoders.mask_transformer import MaskTransformer
-from segmenter.model import saving
 from segmenter.model.encoder import Encoder
 
 DECODERS = {"linear": Linear, "mask_transformer": MaskTransformer}

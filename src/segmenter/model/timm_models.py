@@ -4,9 +4,18 @@ from segmenter import torchvision_guard  # noqa: F401  (must come first)
 
 # isort: split
 import timm
-from timm.layers import resample_patch_embed
+from timm.layers import PatchEmbed, resample_patch_embed
 from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 
-__all__ = ["Beit", "Block", "Eva", "VisionTransformer", "gen_relative_position_index", "resample_patch_embed", "timm"]
+__all__ = [
+    "Beit",
+    "Block",
+    "Eva",
+    "PatchEmbed",
+    "VisionTransformer",
+    "gen_relative_position_index",
+    "resample_patch_embed",
+    "timm",
+]

@@ -26,16 +26,22 @@ def transfer(source: Segmenter, model: Segmenter) -> list[str]:
     if positions in found:
         grids = source.encoder.table_grid, model.encoder.table_grid
         found[positions] = model.encoder.resize_table(found[positions], *grids)
+    relative = [name for name in found if name.startswith("encoder.relative_tables.")]
+    for name in relative:
+        grids = (m.encoder.vit.patch_embed.grid_size for m in (source, model))
+        found[name] = model.encoder.resize_relative_table(found[name], *grids)
     same_classes = source.classes.names == model.classes.names
     class_dependent = {f"decoder.{name}" for name in model.decoder.class_dependent}
     kept = []
-    for name, tensor in wanted.items():
-        fits = name in found and found[name].shape == tensor.shape
+    for name in sorted(found.keys() | wanted.keys()):
+        fits = name in found and name in wanted and found[name].shape == wanted[name].shape
         if name.startswith("encoder.") and not fits:
             raise UserError(
                 f"train.start: the model has {source.recipe.encoder.name}, which does not fit "
-                f"{model.recipe.encoder.name} ({name}); give both the same encoder.name"
+                f"{model.recipe.encoder.name} ({name}); give both the same encoder.name, depth and width"
             )
+    for name, tensor in wanted.items():
+        fits = name in found and found[name].shape == tensor.shape
         if fits and (same_classes or name not in class_dependent):
             tensor.copy_(found[name])
         else:

@@ -1,6 +1,9 @@
 """Recipes: YAML files with the settings that differ from the defaults of `config`, read with every key checked."""
 
 import difflib
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -51,8 +54,65 @@ def from_dict(content: object, source: Path) -> Recipe:
         return _adapter().validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{source}: {place} is {first['input']!r}: {first['msg'].lower()}") from error
+        place, text = first["loc"], first["msg"].lower()
+        if first["type"] == "missing":  # keys have defaults, so it is an item of a tuple
+            place, text = place[:-1], "too few values"
+        place = ".".join(map(str, place))
+        raise UserError(f"{source}: {place} is {first['input']!r}: {text}") from error
+
+
+def refuse_impossible(recipe: Recipe) -> None:
+    """Does nothing if a model can be trained with these numbers.
+
+    Raises:
+        UserError: one of them is out of its range, or two of them contradict each other.
+    """
+    values = {f"{group}.{key}": v for group, settings in asdict(recipe).items() for key, v in settings.items()}
+    for words, (fits, places) in _RANGES.items():
+        for place in places:
+            value = values[place]
+            if not all(map(fits, value if isinstance(value, tuple) else (value,))):
+                raise UserError(f"{place} is {_words(value)}; write a value {words}")
+    train, inference = recipe.train, recipe.inference
+    if recipe.augment.scale[0] > recipe.augment.scale[1]:
+        raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
+    if train.warmup >= train.steps:
+        raise UserError(f"train.warmup is {train.warmup}, but train.steps is {train.steps}; warm up for fewer updates")
+    if any(map(operator.gt, inference.stride, inference.window)):
+        raise UserError(
+            f"inference.stride is {_words(inference.stride)}, more than inference.window {_words(inference.window)}: "
+            "pixels between the windows would be left out; write a smaller stride"
+        )
+
+
+# nan is in none of the ranges.
+_RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "of at least 1": (
+        lambda value: 1 <= value < math.inf,
+        ("augment.short_side", "augment.max_ratio", "augment.crop", "train.steps", "train.batch", "train.accumulate",
+         "train.validate_every", "train.save_every", "inference.window", "inference.stride", "inference.batch"),
+    ),
+    "of 0 or more": (
+        lambda value: 0 <= value < math.inf,
+        ("decoder.layers", "train.min_lr", "train.power", "train.warmup", "train.weight_decay", "train.clip",
+         "train.workers"),
+    ),
+    # The optimisers multiply the rate by up to ten, and float32 ends at 3e38.
+    "above 0 and at most 1e37": (
+        lambda value: 0 < value <= 1e37, ("augment.scale", "augment.max_class_share", "train.lr")
+    ),
+    "from 0 to 1": (lambda value: 0 <= value <= 1, ("augment.flip",)),
+    "above 0 and at most 1": (lambda value: 0 < value <= 1, ("train.layer_decay",)),
+    "from 0 to less than 1": (
+        lambda value: 0 <= value < 1,
+        ("encoder.drop_path", "encoder.dropout", "decoder.drop_path", "decoder.dropout", "train.momentum", "train.ema",
+         "train.label_smoothing"),
+    ),
+}  # fmt: skip
+
+
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from segmenter import recipes, upsample
@@ -27,6 +26,7 @@ from segmenter.data.dataset import EndlessSampler, TrainingSamples
 from segmenter.data.layouts import DataSet, open_data
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import confusion
+from segmenter.evaluation.loader import loaded
 from segmenter.evaluation.metrics import Scores
 from segmenter.model import saving
 from segmenter.model.loading import load
@@ -46,25 +46,32 @@ def train(recipe: Recipe, out: Path) -> float:
     """Trains a new model into the folder `out` and returns its best validation mIoU (0 to 1).
 
     Raises:
-        UserError: wrong data or settings, or a loss that is no longer finite.
+        UserError: wrong data or settings, a loss that is no longer finite, or it was told to stop.
     """
+    recipes.refuse_impossible(recipe)
+    if PartialState().is_main_process:
+        checkpoint.refuse_taken(out)
     data = open_data(recipe.data)
     weights = _checked(data, recipe)
     torch.manual_seed(recipe.train.seed)
     model = Segmenter(recipe, data.classes)
     if recipe.train.start:
-        new = transfer(load(recipe.train.start), model)
+        try:
+            new = transfer(load(recipe.train.start), model)
+        except UserError as error:
+            raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
         say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
+    run = Run(recipe, out, data, model, weights)
     if PartialState().is_main_process:
-        checkpoint.claim(out, recipe)
-    return Run(recipe, out, data, model, weights).go()
+        checkpoint.claim(out, recipe)  # last, so that what is refused leaves no folder behind
+    return run.go()
 
 
 def resume(out: Path) -> float:
     """Goes on with a run where its state was saved last, and returns its best validation mIoU.
 
     Raises:
-        UserError: the folder is no run, or its files are damaged.
+        UserError: the folder is no run, its files are damaged, or as `train`.
     """
     if not (out / "recipe.yaml").is_file():
         raise UserError(f"{out} is no run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
@@ -74,8 +81,17 @@ def resume(out: Path) -> float:
     # The weights come from the state, not from where the first ones came from.
     model = Segmenter(replace(recipe, encoder=replace(recipe.encoder, pretrained="")), data.classes)
     model.recipe = recipe
-    run = Run(recipe, out, data, model, state["class_weights"])
-    run.restore(state)
+    try:
+        run = Run(recipe, out, data, model, state["class_weights"])
+        run.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
+        last = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"{out / checkpoint.STATE} does not fit {out / 'recipe.yaml'} and the data of now ({last}); "
+            "put back the recipe and the classes that the run began with"
+        ) from error
     return run.go()
 
 
@@ -117,7 +133,7 @@ class Run:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
         self.model = model
         self.network: nn.Module
-        self.network, self.optimizer = self.accelerator.prepare(model, optim.optimizer(model, self.settings))
+        self.network, *self.optimizers = self.accelerator.prepare(model, *optim.optimizers(model, self.settings))
         if self.settings.compile:
             self.network = torch.compile(self.network)
 
@@ -130,7 +146,8 @@ class Run:
         """Takes over the state that `state` gave."""
         self.step, self.best = state["step"], state["best"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
 
@@ -140,20 +157,30 @@ class Run:
             "step": self.step,
             "best": self.best,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "class_weights": self.class_weights,
         }
 
     def go(self) -> float:
-        """Trains to the last step, or until it is told to stop; returns the best validation mIoU."""
+        """Trains to the last step and returns the best validation mIoU.
+
+        Raises:
+            UserError: it was told to stop, or cannot go on; what it did is saved.
+        """
         main = self.accelerator.is_main_process
         log = checkpoint.Log(self.out, self.step) if main else None
         settings = self.settings
         bar = tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=not main)
         since, images = time.perf_counter(), 0
         with _stops_on_interrupt(self.stopping), bar:
-            for batch in self._batches():
+            batches = self._batches()
+            while self.step < settings.steps:
+                try:
+                    batch = next(batches)
+                except UserError:  # an image that cannot be read
+                    self._save_state()
+                    raise
                 loss, norm = self._update(batch)
                 images += settings.batch
                 bar.update()
@@ -172,8 +199,7 @@ class Run:
                 if last or self.ending or self.step % settings.save_every == 0:
                     self._save_state()
                 if self.ending and not last:
-                    say(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
-                    break
+                    raise UserError(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
         return self.best
 
     def _batches(self) -> Iterator[dict]:
@@ -186,22 +212,16 @@ class Run:
             [next(stream) for _ in range(settings.batch)][rank * size : (rank + 1) * size]
             for _ in range(self.step, settings.steps)
         )
-        return iter(
-            DataLoader(
-                TrainingSamples(samples, self.recipe.augment, settings.seed),
-                batch_sampler=keys,
-                num_workers=settings.workers,
-                pin_memory=self.accelerator.device.type == "cuda",
-                worker_init_fn=_ignore_interrupt,
-            )
-        )
+        samples = TrainingSamples(samples, self.recipe.augment, settings.seed)
+        return loaded(samples, settings.workers, keys, pin=self.accelerator.device.type == "cuda")
 
     def _update(self, batch: dict) -> tuple[float, float]:
         """One optimiser update on a batch; returns loss and gradient norm."""
         settings, classes, device = self.settings, self.data.classes, self.accelerator.device
         torch.manual_seed(hash((settings.seed, self.step, self.accelerator.process_index)))
         self.network.train()
-        optim.set_learning_rate(self.optimizer, optim.learning_rate(settings, self.step))
+        for optimizer in self.optimizers:
+            optim.set_learning_rate(optimizer, optim.learning_rate(settings, self.step))
         weights = None if self.class_weights is None else self.class_weights.to(device)
         images, labels, content = (batch[k].to(device, non_blocking=True) for k in ("image", "labels", "content"))
         # The mean is over the valid pixels of the whole batch, however it is split.
@@ -224,19 +244,28 @@ class Run:
         self.ending = bool(told)
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._refuse_update(float(total), float(norm), batch["name"])
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         return float(total), float(norm)
 
     def _refuse_update(self, loss: float, norm: float, names: list[str]) -> None:
-        """Keeps the state before the update that would have spoilt the weights, and says what to do."""
-        self._save_state()
+        """Keeps the state before the update that would have spoilt the weights, and says what to do.
+
+        Where the update before has overflowed the weights already, the state that was saved last is kept instead.
+        """
+        kept = "nothing was saved before it"
+        if all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+            self._save_state()
+            kept = f"the state after step {self.step} is in {self.out / checkpoint.STATE}"
+        elif (self.out / checkpoint.STATE).exists():
+            kept = f"the weights were too large before it; an older state is in {self.out / checkpoint.STATE}"
         raise UserError(
-            f"step {self.step + 1}: loss {loss}, gradient norm {norm}. The update was not made; the state after step "
-            f"{self.step} is in {self.out / checkpoint.STATE}. The batch: {', '.join(names)}. "
+            f"step {self.step + 1}: loss {loss}, gradient norm {norm}. The update was not made; {kept}. "
+            f"The batch: {', '.join(names)}. "
             f"Try a lower train.lr (now {self.settings.lr}), train.warmup, train.clip 1.0, or train.precision fp32"
         )
 
@@ -275,12 +304,6 @@ def _computes_in_bf16(wanted: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
     return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-
-
-def _ignore_interrupt(_: int) -> None:
-    """Loader processes leave Ctrl-C and SIGTERM to the main process, which ends them after its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class _stops_on_interrupt:

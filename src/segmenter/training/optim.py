@@ -1,7 +1,8 @@
-"""Optimiser and learning rate: SGD with Nesterov momentum as published, or AdamW with layer-wise decay.
+"""Optimisers and learning rate: SGD with Nesterov momentum as published, AdamW with layer-wise decay, or Muon.
 
-Source: Segmenter, arXiv 2105.05633, section 4.1 (SGD, polynomial schedule); BEiT, arXiv 2106.08254 (layer-wise decay).
-The floor of the schedule is the published code's; the paper has none.
+Source: Segmenter, arXiv 2105.05633, section 4.1 (SGD, polynomial schedule); BEiT, arXiv 2106.08254 (layer-wise decay);
+Muon is for scalable LLM training, arXiv 2502.16982 (update scaled as AdamW's). The floor of the schedule is the
+published code's; the paper has none.
 """
 
 import re
@@ -22,12 +23,21 @@ def learning_rate(settings: config.Train, step: int) -> float:
     return (settings.lr - floor) * max(0.0, 1 - step / total) ** settings.power + floor
 
 
-def optimizer(model: Segmenter, settings: config.Train) -> torch.optim.Optimizer:
-    """The optimiser over all trainable parameters; each group's `scale` multiplies the learning rate."""
+def optimizers(model: Segmenter, settings: config.Train) -> list[torch.optim.Optimizer]:
+    """What updates the trainable parameters; each group's `scale` multiplies the learning rate."""
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    return torch.optim.AdamW(groups, settings.lr)
+        return [torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)]
+    if settings.optimizer == "adamw":
+        return [torch.optim.AdamW(groups, settings.lr)]
+    # Muon orthogonalises the update of a matrix, which has a meaning inside the blocks only.
+    inner = {id(p) for name, p in model.named_parameters() if ".blocks." in name and p.ndim == 2}
+    blocks, rest = (
+        [{**group, "params": params} for group in groups if (params := [p for p in group["params"] if test(p)])]
+        for test in (lambda p: id(p) in inner, lambda p: id(p) not in inner)
+    )
+    muon = [torch.optim.Muon(blocks, settings.lr, adjust_lr_fn="match_rms_adamw")] if blocks else []
+    return [*muon, torch.optim.AdamW(rest, settings.lr)]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -6,8 +6,8 @@ Nothing here but `logits`, and for now `cross_entropy`, holds a tensor of K x H 
 from segmenter.upsample.argmax import labels
 from segmenter.upsample.confusion import confusion, count
 from segmenter.upsample.geometry import Geometry
-from segmenter.upsample.pixels import logits
 from segmenter.upsample.losses import cross_entropy
+from segmenter.upsample.pixels import logits
 from segmenter.upsample.probabilities import labels_of_mean, mean_probabilities
 
 __all__ = [

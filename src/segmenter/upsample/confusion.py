@@ -14,6 +14,8 @@ def confusion(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int = 
 
 def count(predicted: Tensor, labels: Tensor, classes: int, ignore: int = 255) -> Tensor:
     """Predicted and true labels of one shape to counts (K K int64): row true, column predicted."""
+    if predicted.shape != labels.shape:
+        raise ValueError(f"predicted labels of shape {tuple(predicted.shape)} against labels {tuple(labels.shape)}")
     valid = labels != ignore
     pairs = labels[valid].long() * classes + predicted[valid].long()
     return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)

@@ -7,6 +7,7 @@ Windows form a product grid, so that the number of windows over a pixel is a pro
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,10 @@ class Geometry:
             raise ValueError(f"every size of a Geometry must be at least 1 pixel or cell: {self}")
         if any(kept > extent for kept, extent in zip(self.kept, self.extent, strict=True)):
             raise ValueError(f"content {self.content} is larger than extent {self.extent}")
+        for starts, side in zip(self.windows or (), self.kept, strict=False):
+            ordered = sorted(starts)
+            if ordered[:1] != [0] or any(after - before > side for before, after in pairwise(ordered)):
+                raise ValueError(f"windows of {side} pixels at {starts} do not cover all pixels from 0 on")
 
     @property
     def kept(self) -> Size:

@@ -22,8 +22,16 @@ def cross_entropy(
 
     `weight` (K) counts classes, `ignore` is the label left out. `mean` is 0 with zero gradient where no pixel is
     valid; `sum` gives (sum, weight of the valid pixels), which add up over steps and devices.
+
+    Raises:
+        ValueError: logits or labels do not fit the geometry, or another reduction.
     """
     check(logits, geometry)
+    wanted = (len(logits) // geometry.window_count, *geometry.size)
+    if tuple(labels.shape) != wanted:
+        raise ValueError(f"labels of shape {tuple(labels.shape)} do not fit the pixels {wanted} of the geometry")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}; choose 'mean' or 'sum'")
     valid = labels != ignore
     weight = torch.ones(logits.shape[1], device=logits.device) if weight is None else weight
     divisor = weight[labels[valid]].sum()

@@ -1,15 +1,20 @@
 """A photo with its labels in colour on top, and a legend of the classes in it."""
 
+import math
+from itertools import accumulate
+
 import numpy as np
+from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from segmenter.data.classes import Classes
 from segmenter.inference.predict import Photo, Result, as_pixels
 
+LEAST_ROWS = 12  # of the legend, beside however low a photo
+LONGEST_NAME = 40
 
-def overlay(
-    image: Photo, result: Result, opacity: float = 0.55, legend: bool = True
-) -> Image.Image:
+
+def overlay(image: Photo, result: Result, opacity: float = 0.55, legend: bool = True) -> Image.Image:
     """Draws labels over their photo.
 
     Args:
@@ -25,16 +30,14 @@ def overlay(
     labels = result.labels
     if photo.shape[:2] != labels.shape:
         raise ValueError(f"the photo is {photo.shape[:2]} pixels, the labels are {labels.shape}")
-    palette = np.array(result.classes.colors, dtype=np.float32)
-    strength = np.full((*labels.shape, 1), opacity, dtype=np.float32)
-    strength[_borders(labels)] = 1.0
-    mixed = photo * (1 - strength) + palette[labels] * strength
-    picture = Image.fromarray(mixed.round().astype(np.uint8))
-    return _beside(picture, _legend(labels, result.classes, picture.height)) if legend else picture
+    colors = Image.fromarray(np.array(result.classes.colors, dtype=np.uint8)[labels])
+    picture = Image.blend(Image.fromarray(photo), colors, opacity)
+    picture.paste(colors, mask=Image.fromarray(_borders(labels)))
+    return _beside(picture, _legend(labels, result.classes)) if legend else picture
 
 
 def label_picture(labels: np.ndarray, classes: Classes) -> Image.Image:
-    """Labels (H W) as a palette PNG whose values are the class ids; 16-bit grey above 256 classes."""
+    """Labels (H W) as a palette PNG whose values are the class ids; 16-bit grey above 255 classes."""
     if labels.dtype == np.uint16:
         return Image.fromarray(labels)
     picture = Image.fromarray(labels.astype(np.uint8), mode="P")
@@ -52,28 +55,34 @@ def _borders(labels: np.ndarray) -> np.ndarray:
     return borders
 
 
-def _legend(labels: np.ndarray, classes: Classes, height: int) -> Image.Image:
-    """A white column with the classes in the picture, the largest first; as many as the height has room for."""
-    size = min(max(height // 24, 11), 40)
-    font = ImageFont.load_default(size)
-    line, margin = round(size * 1.5), size // 2
+def _legend(labels: np.ndarray, classes: Classes) -> Image.Image:
+    """White columns with every class in the picture, the largest first; higher than the picture only if that is low."""
+    height, width = labels.shape
     counts = np.bincount(labels.reshape(-1), minlength=len(classes))
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-    texts = [f"{classes.names[i]}  {_share(counts[i] / labels.size)}" for i in present]
-    room = max(1, (height - 2 * margin) // line)
-    if len(texts) > room:
-        hidden = len(texts) - (room - 1)
-        texts = [*texts[: room - 1], f"and {hidden} more"]
-    width = round(max(font.getlength(text) for text in texts)) + 3 * margin + size
-    column = Image.new("RGB", (width, max(height, line + 2 * margin)), "white")
-    draw = ImageDraw.Draw(column)
-    for row, (index, text) in enumerate(zip(present, texts, strict=False)):
-        top = margin + row * line
-        if not text.startswith("and "):
-            box = [margin, top + (line - size) // 2, margin + size, top + (line + size) // 2]
-            draw.rectangle(box, fill=classes.colors[index], outline="black")
-        draw.text((2 * margin + size, top + line / 2), text, fill="black", font=font, anchor="lm")
-    return column
+    texts = [f"{_short(classes.names[i])}  {_share(counts[i] / labels.size)}" for i in present]
+    # The height takes 24 lines, up to 48 where there are many classes; letters below 12 pixels cannot be read.
+    size = max(12, round(min(height, 2 * width) / (1.5 * min(max(len(texts), 24), 48) + 1)))
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    line, margin = round(size * 1.5), size // 2
+    rows = min(len(texts), max((height - 2 * margin) // line, LEAST_ROWS))
+    columns = [range(start, min(start + rows, len(texts))) for start in range(0, len(texts), rows)]
+    widths = [math.ceil(max(font.getlength(texts[i]) for i in column)) + 3 * margin + size for column in columns]
+    legend = Image.new("RGB", (sum(widths), max(height, rows * line + 2 * margin)), "white")
+    draw = ImageDraw.Draw(legend)
+    for left, column in zip(accumulate(widths, initial=0), columns, strict=False):
+        for row, i in enumerate(column):
+            top = margin + row * line
+            box = [left + margin, top + (line - size) // 2, left + margin + size, top + (line + size) // 2]
+            draw.rectangle(box, fill=classes.colors[present[i]], outline="black")
+            draw.text((left + 2 * margin + size, top + line / 2), texts[i], fill="black", font=font, anchor="lm")
+    return legend
+
+
+def _short(name: str) -> str:
+    """The name, its middle left out where it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-(LONGEST_NAME // 2) :]}"
 
 
 def _share(share: float) -> str:

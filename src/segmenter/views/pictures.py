@@ -19,8 +19,11 @@ def find_images(inputs: Iterable[str]) -> list[tuple[Path, Path]]:
     """Files, folders (searched to the bottom) and globs to (file, name to keep, without suffix).
 
     Raises:
-        UserError: an input holds no image, or two files would have one name.
+        UserError: there is no input, one holds no image, or two files would have one name.
     """
+    inputs = list(inputs)
+    if not inputs:
+        raise UserError("no images were named; give files, folders or globs")
     found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text)
@@ -58,7 +61,12 @@ def predict_files(
         UserError: no photos, one that cannot be read (those before it are written), or no room to write.
     """
     written = []
-    for file, name in tqdm(find_images(inputs), desc="predict", unit="image"):
+    found = find_images(inputs)
+    photos = {file.resolve() for file, _ in found}
+    for _, name in found:
+        if {(out / "labels" / f"{name}.png").resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
+            raise UserError(f"the results would overwrite photos in {out}; choose another --out")
+    for file, name in tqdm(found, desc="predict", unit="image"):
         photo = read_image(file)
         result = predict(model, photo, multiscale, native)
         labels = out / "labels" / f"{name}.png"

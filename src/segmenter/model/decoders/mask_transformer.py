@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segmenter import config
+from segmenter.errors import UserError
 from segmenter.model.timm_models import Block
 
 
@@ -23,8 +24,8 @@ class MaskTransformer(nn.Module):
         super().__init__()
         self.project = nn.Linear(width, width)
         self.class_embeddings = nn.Parameter(torch.empty(1, classes, width))
-        rates = torch.linspace(0, settings.drop_path, settings.layers).tolist()
-        self.blocks = nn.ModuleList(_block(width, settings.dropout, rate) for rate in rates)
+        rates = torch.linspace(0, settings.drop_path, settings.layers, device="cpu").tolist()
+        self.blocks = nn.ModuleList(_block(width, settings, rate) for rate in rates)
         self.norm = nn.LayerNorm(width)
         # Right-multiplied matrices, as published: y = x M, not x M^T.
         self.project_patches = nn.Parameter(torch.randn(width, width) * width**-0.5)
@@ -50,14 +51,20 @@ class MaskTransformer(nn.Module):
         return logits.mT.unflatten(2, grid)  # B K h w
 
 
-def _block(width: int, dropout: float, drop_path: float) -> nn.Module:
-    """timm's pre-norm block, with heads of 64 features (one head below that) and norms of eps 1e-5 as published."""
+def _block(width: int, settings: config.Decoder, drop_path: float) -> nn.Module:
+    """timm's pre-norm block, with norms of eps 1e-5 and heads of 64 features as published.
+
+    Where 64 does not divide the width, which no published model has, the heads are the next larger ones that do.
+    """
+    heads = settings.heads or next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
+    if heads < 1 or width % heads:
+        raise UserError(f"decoder.heads is {heads}, which does not divide the {width} features of the encoder")
     return Block(
         width,
-        num_heads=max(1, width // 64),
+        num_heads=heads,
         qkv_bias=True,
-        proj_drop=dropout,
-        attn_drop=dropout,
+        proj_drop=settings.dropout,
+        attn_drop=settings.dropout,
         drop_path=drop_path,
         norm_layer=nn.LayerNorm,
     )

@@ -1,0 +1,45 @@
+"""What the tokens of a block attend to: the softmax probabilities of its heads.
+
+Source: Segmenter, arXiv 2105.05633, section 4 and appendix (attention maps). We take them where timm's attention
+drops some of them out, so that relative and rotary positions are in them too.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from segmenter.errors import UserError
+from segmenter.model.segmenter import Segmenter
+
+
+@torch.inference_mode()
+def attention(
+    model: Segmenter, images: Tensor, block: int, part: Literal["encoder", "decoder"] = "encoder"
+) -> Tensor:
+    """Normalised images (B 3 H W) to attention probabilities (B heads T T) of a block (0-based) in evaluation mode.
+
+    Row: the token that looks, column: the one looked at. T are in the encoder the prefix tokens (class, ...) and the
+    patches row by row, in the decoder the patches and the classes.
+
+    Raises:
+        UserError: there is no such block.
+    """
+    blocks = model.encoder.vit.blocks if part == "encoder" else getattr(model.decoder, "blocks", [])
+    if not 0 <= block < len(blocks):
+        has = f"the blocks 0 to {len(blocks) - 1}" if len(blocks) else "no blocks"
+        raise UserError(f"block {block} was asked for, but the {part} has {has}")
+    layer = blocks[block].attn
+    found: list[Tensor] = []
+    # A fused attention never forms the probabilities.
+    fused, layer.fused_attn = layer.fused_attn, False
+    hook = layer.attn_drop.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+    try:
+        if part == "encoder":
+            model.encoder.intermediate(images, [block])
+        else:
+            model(images)
+    finally:
+        hook.remove()
+        layer.fused_attn = fused
+    return found[0]

@@ -1,0 +1,100 @@
+"""Proves where windows lie and that their logits are those of the crops, averaged where they overlap."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segmenter import upsample
+from segmenter.inference.windows import enlarged_size, positions, window_logits
+from segmenter.model.loading import load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "stride", "expected"),
+    [
+        (683, 512, 512, (0, 171)),
+        (683, 512, 171, (0, 171)),
+        (683, 512, 480, (0, 171)),
+        (2048, 768, 512, (0, 512, 1024, 1280)),
+        (1024, 512, 512, (0, 512)),
+        (1025, 512, 512, (0, 512, 513)),
+        (512, 512, 480, (0,)),
+        (300, 512, 480, (0,)),
+        (1, 512, 480, (0,)),
+    ],
+)
+def test_windows_start_at_multiples_of_the_stride_and_end_at_the_border(length, window, stride, expected):
+    assert positions(length, window, stride) == expected
+
+
+@pytest.mark.parametrize("length", [64, 65, 100, 111, 112, 113, 500])
+@pytest.mark.parametrize("stride", [1, 16, 63, 64])
+def test_every_pixel_lies_in_a_window(length, stride):
+    starts = positions(length, 64, stride)
+    assert starts[0] == 0
+    assert starts[-1] == length - 64
+    assert all(0 < b - a <= stride for a, b in itertools.pairwise(starts))
+
+
+def test_logits_are_those_of_the_windows_averaged_where_they_overlap(disc_run):
+    model = load(disc_run)  # window 64, stride 48
+    image = torch.randint(0, 256, (3, 70, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits, geometry = window_logits(model, image)
+        found = upsample.logits(logits, geometry)[0]
+        total, count = torch.zeros(3, 70, 130), torch.zeros(70, 130)
+        for y in (0, 6):
+            for x in (0, 48, 66):
+                crop = image[None, :, y : y + 64, x : x + 64]
+                total[:, y : y + 64, x : x + 64] += model.pixel_logits(model.normalize(crop))[0]
+                count[y : y + 64, x : x + 64] += 1
+    assert len(logits) == 6
+    torch.testing.assert_close(found, total / count, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((300, 299), (513, 512)),
+        ((299, 300), (512, 513)),
+        ((375, 500), (512, 682)),
+        ((512, 512), (512, 512)),
+        ((512, 900), (512, 900)),
+        ((600, 511), (601, 512)),
+    ],
+)
+def test_small_images_are_enlarged_as_published(size, expected):
+    assert enlarged_size(size, (512, 512)) == expected
+
+
+def test_an_enlarged_image_is_answered_at_its_own_size(disc_run):
+    model = load(disc_run)
+    image = torch.randint(0, 256, (3, 30, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        plain, geometry = window_logits(model, image)
+        assert (len(plain), geometry.size) == (1, (30, 50))
+        model.recipe.inference.enlarge = True
+        logits, geometry = window_logits(model, image)
+        assert (len(logits), geometry.size) == (2, (30, 50))  # 64 x 106
+        large = F.interpolate(image[None].float(), (64, 106), mode="bilinear")
+        total, count = torch.zeros(1, 3, 64, 106), torch.zeros(106)
+        for x in (0, 42):
+            total[..., x : x + 64] += model.pixel_logits(model.normalize(large[..., x : x + 64]))
+            count[x : x + 64] += 1
+        expected = F.interpolate(total / count, (30, 50), mode="bilinear")
+        torch.testing.assert_close(upsample.logits(logits, geometry), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_windows_in_a_pass_change_nothing(disc_run, batch):
+    image = torch.randint(0, 256, (3, 70, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    model = load(disc_run)
+    with torch.inference_mode():
+        expected, _ = window_logits(model, image)
+        model.recipe.inference.batch = batch
+        found, _ = window_logits(model, image)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
