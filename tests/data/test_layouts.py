@@ -131,7 +131,6 @@ def test_camvid_is_recognised_and_its_value_11_ignored(tmp_path):
 
 
 def test_generated_scenes():
-    pytest.importorskip("segmenter.data.scenes")
     data = open_data(config.Data(root="scenes"))
     assert {split: len(samples) for split, samples in data.splits.items()} == SCENE_COUNTS
     first, other = data.split("train")[0], data.split("val")[0]
@@ -139,7 +138,7 @@ def test_generated_scenes():
     assert first.labels().shape == (96, 128)
     assert first.labels().max() < len(data.classes)
     assert (first.image() != other.image()).any()
-    assert "generated scenes (96 x 128): train 2000, val 100, test 200 images" in data.source
+    assert "generated scenes (96 x 128): train 3000, val 100, test 200 images" in data.source
 
 
 def test_settings_that_generated_scenes_cannot_follow():

@@ -159,8 +159,24 @@ def test_positions_are_resized_bilinearly_and_prefix_rows_stay(size):
     torch.testing.assert_close(tokens[0, 2:], resized(table[0, 2:], (14, 14), grid))
 
 
-def test_positions_live_on_the_grid_of_the_crop():
-    native, crop = small_encoder(image_size=(224, 224)), small_encoder(image_size=(64, 90))
+def test_random_positions_start_as_waves_of_row_and_column():
+    table = small_encoder(image_size=(64, 96)).vit.pos_embed[0, 1:].detach().unflatten(0, (4, 6))  # h w D
+    sin_row, sin_column, cos_row, cos_column = table.split(12, -1)
+    assert (sin_row == sin_row[:, :1]).all()
+    assert (cos_column == cos_column[:1]).all()
+    torch.testing.assert_close(sin_row[:, 0, 0], 0.5 * torch.arange(4).sin())
+    torch.testing.assert_close(cos_column[0, :, 0], 0.5 * torch.arange(6).cos())
+    torch.testing.assert_close(sin_column[0, :, 6], 0.5 * (torch.arange(6) / 10).sin())  # 100 ** (6 / 12) = 10
+    torch.testing.assert_close(cos_row**2 + sin_row**2, torch.full_like(cos_row, 0.25))
+
+
+def test_trained_positions_live_on_the_grid_of_the_crop(tmp_path):
+    native = small_encoder(image_size=(224, 224))
+    stir(native)
+    state = {name: tensor for name, tensor in native.vit.state_dict().items()}
+    state |= {f"norm.{name}": tensor for name, tensor in native.norm.state_dict().items()}
+    save_file(state, tmp_path / "vit.safetensors")
+    crop = small_encoder(image_size=(64, 90), pretrained=str(tmp_path / "vit.safetensors"))
     assert crop.vit.pos_embed.shape == (1, 1 + 4 * 6, 48)
     torch.testing.assert_close(
         crop.vit.pos_embed[0, 1:], resized(native.vit.pos_embed[0, 1:], (14, 14), (4, 6))

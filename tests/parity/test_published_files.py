@@ -15,25 +15,28 @@ import yaml
 from safetensors.torch import save_file
 
 import segmenter
-from segmenter.data.classes import Classes
+from segmenter import config
+from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
 from segmenter.model.loading import load_published
 from segmenter.model.published import backbones, original
 from segmenter.model.published.reading import read
+from segmenter.model.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_model(decoder: str = "mask_transformer", name: str = "vit_tiny_patch16_384", **settings):
     """A small model with random weights that all matter."""
-    torch.manual_seed(0)
-    model = segmenter.create(name, decoder=decoder, classes=4, image_size=64)
-    recipe = model.recipe
     sizes = {"width": 64, "heads": 2, "depth": 2, "norm_eps": 1e-5}
-    for key, value in (sizes | settings).items():
-        setattr(recipe.encoder, key, value)
-    recipe.inference.enlarge = True
-    model = type(model)(recipe, model.classes).eval()
+    recipe = config.Recipe(
+        augment=config.Augment(short_side=64, crop=(64, 64)),
+        encoder=config.Encoder(name, **sizes | settings),
+        decoder=config.Decoder(decoder),
+        inference=config.Inference((64, 64), (48, 48), enlarge=True),
+    )
+    model = Segmenter(recipe, Classes(tuple("abcd"), default_colors(4))).eval()
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.3)
@@ -129,8 +132,9 @@ def test_without_variant_it_is_said_what_was_assumed(tmp_path):
     with torch.inference_mode():
         assert torch.equal(found(images), model(images))
     text = "\n".join(report.lines())
-    for part in ("1 attention heads", "square crop of 64 pixels", "windows of", "normalisation of vit", "encoder.head.bias"):
+    for part in ("1 attention heads", "square crop of 64 pixels", "windows of", "normalisation of vit"):
         assert part in text
+    assert "known to be unused: encoder.head.bias, encoder.head.weight" in text
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "beit_base_patch16_224"])
@@ -189,7 +193,7 @@ def test_an_encoder_alone_is_no_model(tmp_path):
 
 def test_an_unknown_layout(tmp_path):
     save_file({"layer1.0.conv1.weight": torch.zeros(2)}, tmp_path / "resnet.safetensors")
-    with pytest.raises(UserError, match=r"of no layout that is known here \(the original Segmenter; OpenMMLab's Segm.*conv1"):
+    with pytest.raises(UserError, match=r"of no layout that is known here \(the original .*layer1\.0\.conv1"):
         segmenter.load(tmp_path / "resnet.safetensors")
 
 
@@ -269,7 +273,7 @@ def test_a_variant_that_contradicts_the_weights(published, change, text):
         "- a list",
         "net_kwargs: {? [a] : b}",
         "\0",
-        "[" * 10000,
+        "[" * 2000,
     ],
 )
 def test_a_damaged_variant(published, text, tmp_path, monkeypatch):
@@ -289,7 +293,14 @@ def make_type(module: str, name: str) -> type:
     parts = module.split(".")
     for end in range(1, len(parts) + 1):
         sys.modules.setdefault(".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
-    kind = type(name, (dict,) if name.endswith(("Dict", "Config")) else (), {"__module__": module, "mean": lambda self: 0})
+
+
+    def mean(self):
+        return 0
+
+    mean.__module__, mean.__qualname__ = module, f"{name}.mean"
+    bases = (dict,) if name.endswith(("Dict", "Config")) else ()
+    kind = type(name, bases, {"__module__": module, "mean": mean})
     setattr(sys.modules[module], name, kind)
     return kind
 
@@ -323,7 +334,7 @@ def test_harmless_types_become_reported_placeholders(published, foreign_types, o
         "scalar": torch.tensor(3),
     }
     torch.save(content, path, _use_new_zipfile_serialization=not old)
-    for name in ("mmengine.logging.history_buffer", "mmengine.config.config"):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mmengine"]:
         del sys.modules[name]
     checkpoint = read(path)
     assert checkpoint.placeholders == {
@@ -343,7 +354,7 @@ def test_harmless_types_become_reported_placeholders(published, foreign_types, o
     model, report = load_published(path)
     assert not model.training
     assert "not constructed, as they hold no weights: 1 argparse.Namespace" in "\n".join(report.lines())
-    assert not [name for name in sys.modules if name.startswith("mmengine.")]
+    assert not [name for name in sys.modules if name.partition(".")[0] == "mmengine"]
 
 
 def test_a_distributed_network_s_names(published):
@@ -388,7 +399,7 @@ def test_every_kind_of_number_in_a_file(tmp_path):
         assert found.keys() == state.keys()
         for key, value in state.items():
             assert found[key].dtype == value.dtype
-            assert torch.equal(found[key].float(), value.float()), key
+            assert torch.equal(found[key].to(torch.complex128), value.to(torch.complex128)), key
     found["view"].zero_()
     assert found["transposed"].any()  # no two tensors share memory
 

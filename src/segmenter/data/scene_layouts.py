@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segmenter.data.scene_objects import cabinet, car_across, car_along, house, person, picture, sofa, tree
+from segmenter.data.scene_objects import cabinet, car_across, car_along, house, picture, sofa, tree
 from segmenter.data.scene_shapes import NEAR, Camera, Drawing, Label, Sky
 from segmenter.data.scene_textures import ALL, PAINTS, STONES, Material, colour, flat, tinted, two_tone
 
@@ -76,7 +76,7 @@ def at_column(drawing: Drawing, column: float, z: float) -> float:
 def street_along(rng: np.random.Generator) -> Drawing:
     """A street into the picture, with houses or an open side left and right."""
     drawing = outdoors(
-        rng, rng.uniform(1.05, 1.4), rng.uniform(0.32, 0.6), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2)
+        rng, rng.uniform(1.05, 1.4), rng.uniform(0.3, 0.5), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2)
     )
     middle, half = rng.uniform(-3.5, 3.5), rng.uniform(2.6, 4.2)
     kerbs = (middle - half, middle + half)
@@ -109,9 +109,6 @@ def street_along(rng: np.random.Generator) -> Drawing:
     if rng.random() < 0.75:
         lane = rng.choice((-1, 1)) * half * 0.4
         things.append((car_along, middle + lane, rng.uniform(4, 6)))
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.2, 0.45, 0.35)))):
-        z = rng.uniform(2.0, 2.8)
-        things.append((person, at_column(drawing, rng.uniform(-0.58, 0.58), z), z))
     place(rng, things, drawing)
     return drawing
 
@@ -144,7 +141,7 @@ def terrace(drawing: Drawing, rng: np.random.Generator, sign: int, x: float) -> 
 def street_across(rng: np.random.Generator) -> Drawing:
     """A row of houses over the road."""
     drawing = outdoors(
-        rng, rng.uniform(1.1, 1.5), rng.uniform(0.36, 0.62), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2)
+        rng, rng.uniform(1.1, 1.5), rng.uniform(0.32, 0.54), rng.uniform(-0.3, 0.3), rng.uniform(1.5, 3.2)
     )
     row = rng.uniform(10, 14)
     far_kerb = row - rng.uniform(2.5, 4.5)
@@ -177,15 +174,12 @@ def street_across(rng: np.random.Generator) -> Drawing:
             rng.uniform(-0.9, 0.2) + np.cumsum(rng.uniform(5.2, 8.0, int(count))) * drawing.camera.focal / lane - 0.6
         )
         things += [(car_across, at_column(drawing, spot, lane), lane) for spot in spots]
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.2, 0.45, 0.35)))):
-        z = rng.uniform(2.0, 2.8)
-        things.append((person, at_column(drawing, rng.uniform(-0.58, 0.58), z), z))
     place(rng, things, drawing)
     return drawing
 
 
 def room(rng: np.random.Generator) -> Drawing:
-    """A room with furniture along its back wall and sides, pictures above, and people."""
+    """A room with furniture along its back wall and sides, pictures above."""
     camera = Camera(rng.uniform(0.95, 1.25), rng.uniform(0.14, 0.46), rng.uniform(-0.3, 0.3), rng.uniform(1.3, 2.0))
     drawing = Drawing(camera, sun=rng.uniform(0.2, 0.6) * rng.choice((-1, 1)))
     depth = rng.uniform(3.6, 5.4)
@@ -206,9 +200,6 @@ def room(rng: np.random.Generator) -> Drawing:
     furnish_back(drawing, rng, left, right, depth)
     for sign, x in ((-1, left), (1, right)):
         furnish_side(drawing, rng, sign, x, depth)
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.25, 0.5, 0.25)))):
-        z = rng.uniform(1.9, 2.6)
-        person(drawing, rng, at_column(drawing, rng.uniform(-0.55, 0.55), z), z)
     return drawing
 
 

@@ -1,4 +1,4 @@
-"""The things in the drawn scenes: houses, trees, cars, people, cupboards, sofas and pictures on the wall.
+"""The things in the drawn scenes: houses, trees, cars, cupboards, sofas and pictures on the wall.
 
 Each function draws one thing with random materials and proportions: its shadow first, far parts before near ones.
 Sizes are metres.
@@ -15,9 +15,7 @@ import numpy as np
 from segmenter.data.scene_shapes import CUSHION, RING, Drawing, Label, Span
 from segmenter.data.scene_textures import (
     ALL,
-    CLOTHES,
     ENAMELS,
-    JEANS,
     MASONRY,
     PAINTS,
     SIDE,
@@ -32,7 +30,7 @@ from segmenter.data.scene_textures import (
 
 GLASS = np.array((46, 56, 68), np.float32)
 LEAVES = np.array([(74, 112, 52), (96, 128, 60), (52, 88, 60), (186, 128, 46), (170, 78, 46), (206, 150, 160)], float)
-LEAF_ODDS = (0.24, 0.18, 0.16, 0.16, 0.14, 0.12)
+LEAF_ODDS = (0.16, 0.13, 0.13, 0.21, 0.2, 0.17)
 
 
 def fitted(material: Material, tile: tuple[float, float], corner: tuple[float, float]) -> Material:
@@ -121,7 +119,7 @@ def tree(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None
 
 def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car that drives into or out of the picture, its near end at z."""
-    paint, rear = colour(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.85 else PAINTS), rng.random() < 0.6
+    paint, rear = colour(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), rng.random() < 0.6
     half, length, roof = rng.uniform(0.82, 0.95), rng.uniform(3.8, 4.6), rng.uniform(1.4, 1.75)
     belt, low, pane = roof * 0.58, 0.26, GLASS * rng.uniform(0.6, 1.5)
     metal, glass = flat(paint), flat(pane)
@@ -187,7 +185,7 @@ def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) ->
 
 def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car seen from its side, its middle at x."""
-    paint, forward = colour(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.85 else PAINTS), 1 if rng.random() < 0.5 else -1
+    paint, forward = colour(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), 1 if rng.random() < 0.5 else -1
     half, roof = rng.uniform(1.9, 2.3), rng.uniform(1.4, 1.7)
     belt, glass, metal = roof * 0.6, flat(GLASS * rng.uniform(0.6, 1.5)), flat(paint)
 
@@ -223,65 +221,6 @@ def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -
     wheels = [(x - 0.62 * half, 0.34, 0.34), (x + 0.62 * half, 0.34, 0.34)]
     drawing.discs(Label.CAR, wheels, z, flat(np.full(3, 26.0)))
     drawing.discs(Label.CAR, [(wx, wy, 0.18) for wx, wy, _ in wheels], z, flat(np.full(3, 140.0)))
-
-
-# ---- in both
-
-
-def person(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
-    """Somebody standing or walking, in plain, striped or checked clothes."""
-    s = rng.uniform(1.6, 1.9) / 1.75  # all numbers below are for a height of 1.75 m
-    step, arm = rng.uniform(0.0, 0.08), rng.uniform(-0.02, 0.08)
-    skin = np.array((206, 158, 128)) * rng.uniform(0.42, 1.12)
-    hair = np.array(((42, 32, 28), (96, 66, 42), (170, 132, 80), (130, 128, 126))[int(rng.integers(4))], float)
-    weave = ("hoops", "hoops", "hoops", "checks")[int(rng.integers(4))]
-    dark, light = (
-        (colour(rng, 0.85, 1.1, CLOTHES), colour(rng, 1.0, 1.3, CLOTHES))
-        if rng.random() < 0.9
-        else (colour(rng, 0.4, 0.8), colour(rng, 1.0, 1.35))
-    )
-    shirt = two_tone(rng, weave, dark, light, rng.uniform(0.7, 1.0))
-    legs = flat(colour(rng, 0.7, 1.2, JEANS) if rng.random() < 0.8 else colour(rng, 0.3, 0.7))
-    shade = (-0.35 * drawing.sun, 0.0)
-
-    def part(points: Sequence[tuple[float, float]], material: Material) -> None:
-        corners = [(x + px * s, py * s, z) for px, py in points]
-        drawing.add(Label.PERSON, "front", z, corners, material, shade)
-
-    drawing.shadow((x - 0.2 * s, x + 0.2 * s), (z - 0.08, z + 0.14), 0.8, 0.4)
-    for sign, lift in ((-1, 0.0), (1, 0.03)):
-        foot = sign * (0.1 + step)
-        part(
-            [(foot - 0.1, lift), (foot + 0.1, lift), (foot + 0.09, lift + 0.1), (foot - 0.09, lift + 0.1)],
-            flat(hair * 0.6),
-        )
-        hip = 0.1 * sign
-        part(
-            [(foot - 0.08, 0.07 + lift), (foot + 0.08, 0.07 + lift), (hip + 0.11, 0.9), (hip - 0.11, 0.9)],
-            tinted(legs, 1.0 - 0.12 * (sign > 0)),
-        )
-        hand = sign * (0.3 + arm)
-        part(
-            [(hand - 0.05, 0.8), (hand + 0.05, 0.8), (sign * 0.27, 1.4), (sign * 0.16, 1.44)],
-            tinted(shirt, 0.86),
-        )
-        part([(hand - 0.05, 0.74), (hand + 0.05, 0.74), (hand + 0.05, 0.84), (hand - 0.05, 0.84)], flat(skin))
-    part(
-        [
-            (-0.2, 0.84),
-            (0.2, 0.84),
-            (0.21, 1.1),
-            (0.27, 1.38),
-            (0.16, 1.47),
-            (-0.16, 1.47),
-            (-0.27, 1.38),
-            (-0.21, 1.1),
-        ],
-        shirt,
-    )
-    part([(-0.06, 1.44), (0.06, 1.44), (0.06, 1.56), (-0.06, 1.56)], flat(skin * 0.85))
-    drawing.discs(Label.PERSON, [(x, 1.645 * s, 0.125 * s)], z, flat(hair), shade)
-    drawing.discs(Label.PERSON, [(x + 0.015 * s, 1.61 * s, 0.105 * s)], z, flat(skin), shade)
 
 
 # ---- the room

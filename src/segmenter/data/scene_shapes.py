@@ -38,10 +38,9 @@ class Label(IntEnum):
     GROUND = 2
     TREE = 3
     CAR = 4
-    PERSON = 5
-    WALL = 6
-    FLOOR = 7
-    FURNITURE = 8
+    WALL = 5
+    FLOOR = 6
+    FURNITURE = 7
 
 
 @dataclass(frozen=True)

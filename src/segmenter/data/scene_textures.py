@@ -40,8 +40,6 @@ PAINTS = np.array(
     ],
     np.float32,
 )  # fmt: skip
-CLOTHES = np.array([(214, 62, 48), (232, 138, 40), (240, 200, 60), (214, 70, 128)], np.float32)
-JEANS = np.array([(48, 68, 112), (38, 52, 88), (66, 90, 134)], np.float32)
 ENAMELS = np.array(
     [(232, 234, 238), (40, 92, 196), (198, 36, 40), (196, 200, 206), (52, 168, 176), (242, 196, 40)], np.float32
 )
@@ -149,11 +147,6 @@ def tiles(rng: np.random.Generator) -> np.ndarray:
     return blocks(rng, 4, 4, 5, shift=False)
 
 
-def checks(rng: np.random.Generator) -> np.ndarray:
-    v, u = np.mgrid[:SIDE, :SIDE] * 4 // SIDE
-    return np.where((u + v) % 2, 225, 40) + 8 * smooth_noise(rng, 30)
-
-
 def planks(rng: np.random.Generator) -> np.ndarray:
     """Boards along v (into the picture when it lies on the floor)."""
     v, u = np.mgrid[:SIDE, :SIDE]
@@ -167,10 +160,6 @@ def planks(rng: np.random.Generator) -> np.ndarray:
 def stripes(rng: np.random.Generator) -> np.ndarray:
     u = np.arange(SIDE) * 6 // SIDE % 2
     return np.where(u, 235, 30)[None] + 8 * smooth_noise(rng, 40)
-
-
-def hoops(rng: np.random.Generator) -> np.ndarray:
-    return stripes(rng).T
 
 
 def fabric(rng: np.random.Generator) -> np.ndarray:
@@ -238,7 +227,7 @@ def books(rng: np.random.Generator) -> np.ndarray:
 TEXTURES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     f.__name__: f
     for f in (
-        speckle, plaster, bricks, slabs, tiles, checks, planks, stripes, hoops, fabric, foliage, clouds,
+        speckle, plaster, bricks, slabs, tiles, planks, stripes, fabric, foliage, clouds,
         windows, pairs, ribbons, doors, books,
     )
 }  # fmt: skip

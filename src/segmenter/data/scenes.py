@@ -20,7 +20,7 @@ from segmenter.data.scene_textures import LEVELS, SIDE, grain, pyramid
 NAMES: tuple[str, ...] = tuple(label.name.lower() for label in Label)
 COLORS: tuple[tuple[int, int, int], ...] = (
     (135, 196, 235), (178, 92, 76), (92, 92, 104), (72, 146, 84), (38, 84, 168),
-    (224, 52, 72), (240, 214, 150), (160, 122, 50), (122, 66, 138),
+    (240, 214, 150), (160, 122, 50), (122, 66, 138),
 )  # fmt: skip
 
 OVERSAMPLE = 2

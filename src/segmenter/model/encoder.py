@@ -66,6 +66,9 @@ class Encoder(nn.Module):
         self.table_grid = self.grid(*image_size)
         if self.vit.pos_embed is not None:
             self.vit.pos_embed = nn.Parameter(self.resize_table(self.vit.pos_embed.data, native, self.table_grid))
+            if not settings.pretrained and self.width % 4 == 0:
+                count = math.prod(self.table_grid)
+                self.vit.pos_embed.data[:, -count:] = 0.5 * _waves(self.table_grid, self.width)
         self._freeze(settings.freeze)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -190,6 +193,18 @@ class Encoder(nn.Module):
         return torch.cat([image.flatten(2)[0].mT, special])
 
 
+def _waves(grid: tuple[int, int], width: int) -> Tensor:
+    """Sines and cosines of row and column (h w, width): first positions of a model that is trained from nothing.
+
+    Source: Better plain ViT baselines, arXiv 2205.01580. Random positions leave attention blind to place until
+    they are learnt.
+    """
+    speeds = 100 ** -(torch.arange(width // 4) / (width // 4))  # the slowest turns once in about 600 patches
+    places = torch.cartesian_prod(*(torch.arange(side) for side in grid)).T  # 2 N
+    angles = places[..., None] * speeds  # 2 N width/4
+    return torch.cat([*angles.sin(), *angles.cos()], -1)
+
+
 def _prefix_parameters(vit: nn.Module) -> list[Tensor]:
     names = ("cls_token", "dist_token", "reg_token")  # the order in which timm puts them
     tokens = [getattr(vit, name, None) for name in names]  # no `:=` here: torch.compile would break the graph
@@ -225,7 +240,7 @@ def _create(settings: config.Encoder) -> nn.Module:
             options |= _trained_size(name, shape, file.state)
         vit = timm.create_model(name, pretrained=bool(settings.pretrained), **options, **shape)
     except TypeError as error:
-        raise UserError(f"encoder.name: {name} is no plain vision transformer that this project can use") from error
+        raise UserError(_no_vit(name)) from error
     except Exception as error:  # timm checks sizes by assertion, and foreign files break its conversion in many ways
         reason = _reason(error)
         if file is not None:
@@ -237,7 +252,7 @@ def _create(settings: config.Encoder) -> nn.Module:
             raise UserError(f"encoder.pretrained: no weights for {name} from 'hub': {reason}") from error
         raise UserError(f"encoder: timm cannot make {name} with {shape or 'its own sizes'}: {reason}") from error
     if not isinstance(vit, (VisionTransformer, Eva, Beit)) or not isinstance(vit.patch_embed, PatchEmbed):
-        raise UserError(f"encoder.name: {name} is no plain vision transformer that this project can use")
+        raise UserError(_no_vit(name))
     if file is not None and file.heads not in (None, vit.blocks[0].attn.num_heads):
         raise UserError(
             f"encoder.pretrained: {settings.pretrained} has {file.heads} heads, {name} has "
@@ -269,6 +284,10 @@ def _read(path: str) -> EncoderFile:
     if not found.state:
         raise UserError(f"encoder.pretrained: {path} is empty; give a .safetensors or .pth file with weights")
     return found
+
+
+def _no_vit(name: str) -> str:
+    return f"encoder.name: {name} is no plain vision transformer; choose one of those that `segmenter models` lists"
 
 
 def _reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ def encoders(pattern: str = "*") -> list[str]:
 
 def listing(pattern: str = "*") -> str:
     """Encoders of this form, decoders and recipes, as text."""
-    trained = set(timm.list_models(pretrained=True))
+    trained = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}  # names carry a tag
     found = encoders(pattern)
     lines = [f"decoders   {', '.join(DECODERS)}", f"recipes    {', '.join(recipes.names())}", ""]
     lines += [f"{len(found)} encoders; * has pre-trained weights (encoder.pretrained: hub)"]

@@ -77,10 +77,11 @@ def read(path: str | Path) -> Checkpoint:
     with _told(path):
         if start.startswith(b"PK\x03\x04"):
             return _read_zip(path)
+        # Before the pickles, which begin as a header of 128 or 384 ... bytes does.
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
+            return _read_safetensors(path)
         if start[0] == 0x80:  # every pickle of protocol 2 or later
             return _read_old_torch(path)
-        if start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") < 2**32:
-            return _read_safetensors(path)
     if start[257:262] == b"ustar":
         raise Unreadable(path, "is a tar file, as torch wrote before 2018; load and save it with torch 1.x")
     raise Unreadable(
