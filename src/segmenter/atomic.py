@@ -17,7 +17,10 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        mode = beside.stat().st_mode
         writer(beside)
+        beside.chmod(mode)  # safetensors makes files that nobody else may read
         os.replace(beside, path)
     except Exception as error:
         # Writers wrap a full disk in errors of their own (RuntimeError, SafetensorError), so all of them count.

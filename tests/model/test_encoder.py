@@ -173,7 +173,7 @@ def test_random_positions_start_as_waves_of_row_and_column():
 def test_trained_positions_live_on_the_grid_of_the_crop(tmp_path):
     native = small_encoder(image_size=(224, 224))
     stir(native)
-    state = {name: tensor for name, tensor in native.vit.state_dict().items()}
+    state = dict(native.vit.state_dict())
     state |= {f"norm.{name}": tensor for name, tensor in native.norm.state_dict().items()}
     save_file(state, tmp_path / "vit.safetensors")
     crop = small_encoder(image_size=(64, 90), pretrained=str(tmp_path / "vit.safetensors"))

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 BACKBONES = recorded.cases("backbones")
 FILES = [(case, path) for case in BACKBONES for path in sorted(case.iterdir()) if path.suffix in (".npz", ".pth")]
 each_file = pytest.mark.parametrize(("case", "path"), FILES, ids=lambda path: path.name)
+GOOGLE = [(case, path) for case, path in FILES if path.suffix == ".npz"]
+google_file = pytest.mark.parametrize(("case", "path"), GOOGLE, ids=lambda path: path.name)
 
 
 def encoder(case, path, **changes) -> tuple[Encoder, str]:
@@ -70,10 +72,28 @@ def test_the_same_weights_in_other_wrappings(case, path, tmp_path):
         assert all(torch.equal(found[key], wanted[key]) for key in wanted), other
 
 
-@each_file
+@google_file
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("cls", None, r"has the layout of Google's \.npz, but 1 of \d+ tensors are missing \(cls\)"),
+        ("Transformer/encoderblock_0/x", np.zeros(1, np.float32), r"1 are unknown \(Transformer/encoderblock_0/x\)"),
+        ("embedding/kernel", np.zeros((3, 32), np.float32), "embedding/kernel has a wrong number of axes"),
+        ("embedding/bias", np.zeros(7, np.float32), r"does not fit vit_tiny_patch16_384 \(size mismatch"),
+        ("embedding/bias", np.full(32, np.inf, np.float32), "32 values that are not finite in patch_embed.proj.bias"),
+    ],
+    ids=["missing", "unknown", "axes", "shape", "not finite"],
+)
+def test_a_file_that_does_not_fit_is_refused(case, path, key, value, text, tmp_path):
+    content = {name: array for name, array in (dict(np.load(path)) | {key: value}).items() if array is not None}
+    np.savez(tmp_path / "changed.npz", **content)
+    with pytest.raises(UserError, match=text) as error:
+        encoder(case, tmp_path / "changed.npz")
+    assert "\n" not in str(error.value)
+
+
+@google_file
 def test_heads_that_the_file_contradicts(case, path):
-    if path.suffix != ".npz":
-        pytest.skip("only Google's layout tells its heads")
     with pytest.raises(UserError, match=r"has 2 heads, vit_tiny_patch16_384 has 4; set encoder\.heads"):
         encoder(case, path, heads=4)
 

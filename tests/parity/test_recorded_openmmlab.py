@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from segmenter import upsample
 from segmenter.data.classes import Classes
+from segmenter.errors import UserError
 from segmenter.inference.windows import window_logits
 from segmenter.model.loading import load_published
 from segmenter.model.published.openmmlab import Configuration
@@ -128,6 +129,31 @@ def test_the_bias_of_the_patches_is_used_where_it_is(case, published):
     assert any(key in text for text in report.assumed)
     assert torch.equal(without(images), zero(images))
     assert (with_bias(images) - without(images)).abs().max() > 1e-3
+
+
+@each_case
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"backbone.ln1.weight": None, "backbone.layers.0.ln1.bias": None}, r"2 of \d+ tensors are missing \("),
+        ({"backbone.extra": torch.zeros(1)}, r"1 are unknown \(backbone\.extra\)"),
+        ({"backbone.layers.1.ln1.bias": torch.zeros(7)}, r"layers\.1\.ln1\.bias is \(7,\), not as \(32,\) asks for"),
+        ({"backbone.ln1.bias": torch.full((32,), torch.nan)}, r"32 values that are not finite in backbone\.ln1\.bias"),
+        ({"backbone.pos_embed": torch.zeros(1, 16, 32)}, "has 15 positions, which form no square"),
+    ],
+    ids=["missing", "unknown", "shape", "not finite", "positions"],
+)
+def test_a_file_that_does_not_fit_is_refused(case, published, changes, text):
+    with pytest.raises(UserError, match=text) as error:
+        load_published(published(case, **changes))
+    assert "\n" not in str(error.value)
+
+
+@each_case
+def test_another_head_is_another_layout(case, published):
+    path = published(case, **{"decode_head.up_convs.0.0.conv.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"1 are unknown \(decode_head\.up_convs|of no layout that is known here"):
+        load_published(path)
 
 
 def test_a_configuration_is_parsed_and_never_run(tmp_path):

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def save(model: "Segmenter", folder: Path, weights: dict | None = None) -> None:
-    """Writes the model, with other weights than its own where `weights` (names to tensors) is given."""
-    state = model.state_dict() if weights is None else weights
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+def save(model: "Segmenter", folder: Path) -> None:
+    """Writes the model; where there is no room for it, an older one in the folder survives."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {
         "format": FORMAT,
         "classes": model.classes.to_dict(),
