@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test parity lint clean
 
 demo: $(READY)
 	$(BIN)/segmenter demo --out demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# SEGMENTER_GOLDENS names a folder of recorded cases; the default is tests/goldens.
+parity: $(READY)
+	$(BIN)/python -m pytest tests/parity
 
 lint: $(READY)
 	$(BIN)/ruff check

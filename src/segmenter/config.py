@@ -133,6 +133,8 @@ class Train:
     """Updates between checkpoints that `resume` goes on from."""
     workers: int = 2
     """Processes that load images; 0: load in the main process."""
+    threads: int = 0
+    """CPU threads of the network; 0: as many as torch takes. With slow loading, leave a core to each worker."""
     seed: int = 0
     """Seed of everything random."""
     compile: bool = False

@@ -11,6 +11,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
     terminalreporter.section(f"recorded cases in {recorded.ROOT}")
     if os.environ.get("SEGMENTER_GOLDENS"):
         for case, quantity, error, limit in sorted(recorded.measured):
-            terminalreporter.line(f"{case:44} {quantity:44} {error:9.2e}  (at most {limit:.0e})")
+            terminalreporter.line(f"{case:44} {quantity:60} {error:9.2e}  (at most {limit:.0e})")
     for folder in recorded.unknown():
         terminalreporter.line(f"{recorded.name(folder):44} not compared: a kind of case that no parity test knows")

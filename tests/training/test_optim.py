@@ -33,10 +33,10 @@ def test_learning_rate_is_the_published_polynomial():
     assert optim.learning_rate(settings, 1000) == optim.learning_rate(settings, 1234) == 1e-5
 
 
-def test_warm_up_rises_from_zero_to_the_polynomial_without_floor():
+def test_warm_up_rises_from_the_floor_to_the_polynomial():
     settings = Train(steps=1000, lr=0.01, min_lr=1e-5, power=0.9, warmup=100)
     for step in (0, 1, 50, 99):
-        expected = 0.01 * step / 100 * (1 - 100 / 1000) ** 0.9
+        expected = (0.01 - 1e-5) * step / 100 * (1 - 100 / 1000) ** 0.9 + 1e-5
         assert optim.learning_rate(settings, step) == pytest.approx(expected, rel=1e-12)
     assert optim.learning_rate(settings, 100) == pytest.approx((0.01 - 1e-5) * 0.9**0.9 + 1e-5, rel=1e-12)
     rates = [optim.learning_rate(settings, step) for step in range(1001)]

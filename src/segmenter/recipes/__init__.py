@@ -95,7 +95,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "of 0 or more": (
         lambda value: 0 <= value < math.inf,
         ("decoder.layers", "train.min_lr", "train.power", "train.warmup", "train.weight_decay", "train.clip",
-         "train.workers"),
+         "train.workers", "train.threads"),
     ),
     # The optimisers multiply the rate by up to ten, and float32 ends at 3e38.
     "above 0 and at most 1e37": (

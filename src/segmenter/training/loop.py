@@ -118,6 +118,8 @@ class Run:
         self.step, self.best = 0, -1.0
         self.stopping = threading.Event()  # this process was told to stop
         self.ending = False  # all processes know that one was
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
         self.accelerator = Accelerator()
         self.low_precision = _computes_in_bf16(self.settings.precision)
         share = self.settings.accumulate * self.accelerator.num_processes

@@ -19,7 +19,7 @@ def learning_rate(settings: config.Train, step: int) -> float:
     floor, total = min(settings.min_lr, settings.lr), settings.steps
     if step < settings.warmup:
         # Rises to the value that the polynomial has where it takes over, as published.
-        return settings.lr * step / settings.warmup * (1 - settings.warmup / total) ** settings.power
+        return (settings.lr - floor) * step / settings.warmup * (1 - settings.warmup / total) ** settings.power + floor
     return (settings.lr - floor) * max(0.0, 1 - step / total) ** settings.power + floor
 
 

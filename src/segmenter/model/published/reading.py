@@ -19,15 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from segmenter.errors import UserError
-from segmenter.model.published.unpickling import (
-    Damaged,
-    ForbiddenName,
-    Placeholder,
-    Storage,
-    StoredArray,
-    StoredTensor,
-    Unpickler,
-)
+from segmenter.model.published.stored import Damaged, Storage, StoredArray, StoredTensor
+from segmenter.model.published.unpickling import ForbiddenName, Placeholder, Unpickler
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".npz")
 # Weights hardly shrink when they are packed; a few tensors of zeros in a small file may.

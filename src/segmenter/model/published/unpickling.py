@@ -6,15 +6,14 @@ configurations, argument lists) becomes a `Placeholder`, and any other name ends
 implementation, as each instruction can be bounded there and its memo takes no memory for what is not stored.
 """
 
-import math
 import pickle
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor
+
+from segmenter.model.published.stored import Damaged, NumpyType, Storage, StoredArray, StoredTensor, natural
 
 # Types found in published files that hold no weights; they, and what belongs to them, are never constructed.
 INERT = frozenset({
@@ -49,10 +48,6 @@ class ForbiddenName(Exception):
     """The file names something that is neither weights nor a known harmless type."""
 
 
-class Damaged(Exception):
-    """The file contradicts itself."""
-
-
 class Placeholder:
     """Stands for an object of an inert type; takes whatever a pickle puts into it, and keeps nothing."""
 
@@ -63,93 +58,11 @@ class Placeholder:
         return f"<{self.name}, not constructed>"
 
 
-class Storage:
-    """The numbers that tensors of a file are views of, read when the first of them is wanted."""
-
-    def __init__(self, dtype: torch.dtype, count: int, read: Callable[[], bytes] | None = None):
-        self.dtype, self.count, self.read = dtype, _natural(count), read
-        self.tensors = 0
-        self._numbers: Tensor | None = None
-
-    def numbers(self) -> Tensor:
-        """All of them, 1-D."""
-        if self._numbers is None:
-            content = self.read() if self.read is not None else b""
-            if len(content) != self.count * self.dtype.itemsize:
-                raise Damaged(f"{len(content)} bytes for {self.count} numbers of {self.dtype}")
-            # A copy, as torch wants memory that may be written to.
-            numbers = bytearray(content)
-            self._numbers = torch.frombuffer(numbers, dtype=self.dtype) if numbers else torch.empty(0, dtype=self.dtype)
-        return self._numbers
-
-
-class StoredTensor:
-    """A tensor of a file: its place in a storage. Checked against the storage's size before anything is read."""
-
-    def __init__(self, storage: Storage, offset: int, size: tuple, stride: tuple, dtype: torch.dtype | None = None):
-        if not isinstance(storage, Storage):
-            raise Damaged("a tensor without storage")
-        self.storage, self.dtype = storage, dtype or storage.dtype
-        self.offset, self.shape, self.stride = _natural(offset), tuple(size), tuple(stride)
-        self.count = math.prod(map(_natural, self.shape))
-        available = storage.count * storage.dtype.itemsize // self.dtype.itemsize
-        if len(self.shape) != len(self.stride) or not isinstance(self.dtype, torch.dtype):
-            raise Damaged(f"a tensor of shape {self.shape} with steps {self.stride}")
-        steps = zip(self.shape, map(_natural, self.stride), strict=True)
-        last = self.offset + sum((side - 1) * step for side, step in steps)
-        # The first condition also refuses views that repeat numbers: a file of a few bytes could be terabytes.
-        if self.count > available or (self.count and last >= available):
-            raise Damaged(f"a tensor of shape {self.shape} in a storage of {available} numbers")
-        storage.tensors += 1
-
-    def load(self) -> Tensor:
-        """The tensor, in memory that no other tensor of the file has."""
-        numbers = self.storage.numbers()
-        if numbers.dtype != self.dtype:
-            numbers = numbers.view(self.dtype)
-        tensor = torch.as_strided(numbers, self.shape, self.stride, self.offset)
-        return tensor.clone() if self.storage.tensors > 1 else tensor
-
-
-class StoredArray:
-    """A numpy array of a file; of strings or objects it has no value."""
-
-    value: np.ndarray | None = None
-
-
-class _NumpyType:
-    """A numpy dtype; `code` is None where it is none of numbers."""
-
-    def __init__(self, code: object, *_: object):
-        text = str(code)
-        self.code = text if text[:1] in "biufc" and text[1:].isdigit() else None
-
-    def set_order(self, state: object) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
-        if self.code and order in ("<", ">"):
-            self.code = order + self.code
-
-    def read(self, content: object, shape: tuple) -> np.ndarray | None:
-        """An array of this type from its bytes."""
-        if self.code is None or not isinstance(content, bytes):
-            return None
-        kind = np.dtype(self.code)
-        if len(content) != kind.itemsize * math.prod(map(_natural, shape)):
-            raise Damaged(f"{len(content)} bytes for an array of shape {shape}")
-        return np.frombuffer(content, kind).reshape(shape)
-
-
 class _Name:
     """A name of the tables; `make` builds what a call of it stands for, without calling it."""
 
     def __init__(self, name: str, make: Callable[..., Any], inert: bool = False):
         self.name, self.make, self.inert = name, make, inert
-
-
-def _natural(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**62:
-        raise Damaged(f"{value!r} where a count was expected")
-    return value
 
 
 def _container(kind: type) -> Callable[..., Any]:
@@ -173,7 +86,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _scalar(kind: _NumpyType, content: bytes = b"") -> object:
+def _scalar(kind: NumpyType, content: bytes = b"") -> object:
     found = kind.read(content, ())
     return Placeholder("numpy.generic") if found is None else found.item()
 
@@ -221,7 +134,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": _without_factory,
     "copy_reg._reconstructor": _object,
     "copyreg._reconstructor": _object,
-    "numpy.dtype": _NumpyType,
+    "numpy.dtype": NumpyType,
     "numpy.ndarray": _never,
     "torch.Size": _container(tuple),
     "torch.Tensor": _never,
@@ -282,7 +195,7 @@ class Unpickler(pickle._Unpickler):
         _, dtype, key, _, count, *view = pid
         if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise Damaged(f"a storage {pid!r:.80}")
-        return self._storage(key, dtype, _natural(count), view[0] if view else None)
+        return self._storage(key, dtype, natural(count), view[0] if view else None)
 
     def _call(self, called: object, arguments: object) -> object:
         if not isinstance(called, _Name):
@@ -319,7 +232,7 @@ class Unpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, _NumpyType):
+        if isinstance(target, NumpyType):
             target.set_order(state)
         elif isinstance(target, StoredArray):
             _, shape, kind, fortran, content = state
