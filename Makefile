@@ -3,20 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+TEST_READY := $(VENV)/ready-to-test
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test parity lint clean
 
 demo: $(READY)
 	$(BIN)/segmenter demo --out demo
 
-test: $(READY)
+test: $(TEST_READY)
 	$(BIN)/python -m pytest
 
 # SEGMENTER_GOLDENS names a folder of recorded cases; the default is tests/goldens.
-parity: $(READY)
+parity: $(TEST_READY)
 	$(BIN)/python -m pytest tests/parity
 
-lint: $(READY)
+lint: $(TEST_READY)
 	$(BIN)/ruff check
 
 $(READY): pyproject.toml constraints.txt
@@ -24,8 +26,12 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "'$(PYTHON) -m venv' does not work here; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group test -e .
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(TEST_READY): $(READY)
+	$(PIP) --upgrade 'pip>=25.1' # the first that knows dependency groups
+	$(PIP) -c constraints.txt --group test
 	@touch $@
 
 clean:
