@@ -1,4 +1,4 @@
-"""CamVid: scores finished runs on val and test and writes results/camvid.md with its curve.
+"""CamVid: scores a finished run on val and test, prints the tables of results/camvid.md and draws its curve.
 
 python -m benchmarks.camvid --data CAMVID --stages RUN [RUN ...]      (the last run is the final model)
 """
@@ -41,7 +41,7 @@ def draw_curve(stages: list[Path], file: Path) -> None:
             left.axvline(offset, color="black", linestyle=":", linewidth=1)
     left.set(xlabel="update", ylabel="training loss", ylim=(0, None))
     right.set(ylabel="val mIoU", ylim=(0.3, 0.8))
-    figure.legend(loc="lower right", bbox_to_anchor=(0.88, 0.14))
+    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0.95))
     figure.tight_layout()
     figure.savefig(file)
 
@@ -62,7 +62,7 @@ def table(val: Scores, test: Scores) -> list[str]:
 
 
 def main() -> None:
-    """Scores the last stage and writes the tables to results/camvid_scores.md."""
+    """Scores the last stage, prints the tables and writes results/camvid.svg."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--stages", required=True, nargs="+", type=Path)
@@ -72,7 +72,6 @@ def main() -> None:
     draw_curve(arguments.stages, RESULTS / "camvid.svg")
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {date.today()}"
     lines = [f"Measured: {machine}", "", *table(val, test), "", f"Pixel accuracy on test {test.pixel_accuracy:.4f}."]
-    (RESULTS / "camvid_scores.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
