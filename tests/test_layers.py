@@ -16,7 +16,7 @@ PACKAGE = Path(segmenter.__file__).parent
 # do not know of each other.
 FLOORS = [
     ["errors", "torchvision_guard"],
-    ["atomic", "config", "upsample"],
+    ["atomic", "config", "download", "upsample"],
     ["recipes"],
     ["data"],
     ["model"],

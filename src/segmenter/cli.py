@@ -11,11 +11,14 @@ import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from segmenter import recipes
-from segmenter.config import Data, Recipe
+from segmenter.config import Alignment, Data, DepthKind, Layout, Recipe
 from segmenter.errors import UserError
+from segmenter.inference.presets import Preset
 
 DEFAULT_RECIPE = "finetune"
-Split = Literal["train", "val", "test"]
+Split = Literal["auto", "train", "val", "test"]
+LabelFormat = Literal["labels", "ade20k", "cityscapes"]
+DataSetName = Literal["ade20k", "pascal_context", "cityscapes", "voc", "camvid"]
 Model = Annotated[Positional[Path], arg(metavar="MODEL")]
 DataFolder = Annotated[Positional[str], arg(metavar="DATA")]
 
@@ -38,24 +41,41 @@ def train_with(default: Recipe):
         from segmenter.training.loop import train
 
         best = train(recipe, out)
-        print(f"best val mIoU {best:.4f}; the model is {out}")
+        print(_finished(recipe, best, out))
 
     return train
 
 
-def check(data: DataFolder, classes: str = "", map: tuple[str, ...] = ()) -> None:
-    """Read every mask and say what would spoil a training, and what to write instead.
+def check(
+    data: DataFolder,
+    task: Literal["labels", "depth"] = "labels",
+    layout: Layout = "auto",
+    classes: str = "",
+    map: tuple[str, ...] = (),
+    depth_scale: float = 0.0,
+    depth_kind: DepthKind = "depth",
+) -> None:
+    """Read every mask, or depth map, and say what would spoil a training, and what to write instead.
 
     Args:
-        data: Folder with the images and masks, or `scenes`.
+        data: Folder with the images and masks, or depth maps, or `scenes`.
+        task: What the images come with.
+        layout: How the folder is arranged; `auto` recognises it (Pascal Context with background).
         classes: Path of a classes.yaml, if it is not in the data folder.
         map: Mask values to change, each as from:to.
+        depth_scale: Number in a depth map that means one metre; 0: not stated (floats are metres).
+        depth_kind: What depth maps hold: depth, or inverse depth (disparity).
     """
     from segmenter.data.check import check_data
+    from segmenter.data.check_depth import check_depth
+    from segmenter.data.depth_data import open_depth
     from segmenter.data.layouts import open_data
 
-    found = open_data(Data(root=data, classes=classes, map=map))
-    report = check_data(found)
+    settings = Data(
+        root=data, layout=layout, classes=classes, map=map, depth_scale=depth_scale, depth_kind=depth_kind
+    )
+    found = open_depth(settings) if task == "depth" else open_data(settings)
+    report = check_depth(found, settings) if task == "depth" else check_data(found)
     print(f"{found.source}\n\n{report.table()}\n")
     for text in report.warnings:
         print(f"warning: {text}")
@@ -72,38 +92,56 @@ def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
     from segmenter.training.loop import resume
 
     best = resume(run)
-    print(f"best val mIoU {best:.4f}; the model is {run}")
+    print(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
+
+
+def _finished(recipe: Recipe, best: float, run: Path) -> str:
+    metric = {"labels": "mIoU", "depth": "delta1"}[recipe.task]
+    return f"best val {metric} {best:.4f}; the model is {run}"
 
 
 def evaluate(
     model: Model,
     data: DataFolder,
-    split: Split = "test",
+    split: Split = "auto",
     multiscale: bool = False,
     native: bool = False,
+    preset: Preset | None = None,
+    layout: Layout = "auto",
     classes: str = "",
     map: tuple[str, ...] = (),
+    depth_scale: float = 0.0,
+    depth_kind: DepthKind | None = None,
+    alignment: Alignment = "auto",
     workers: int = 2,
     json: bool = False,
 ) -> None:
-    """Score a model on labelled images: mIoU, accuracies, and a table of the classes.
+    """Score a model on labelled images: mIoU, accuracies and a table of the classes, or the errors of depth.
 
     Args:
-        model: Folder of a model or a run.
-        data: Folder with the images and masks, or `scenes`.
-        split: Part of the data to score.
+        model: Folder of a model or a run, published checkpoint, or a name that `models` lists.
+        data: Folder with the images and masks, or depth maps, or `scenes`.
+        split: Part of the data to score; `auto`: test, or val where test has no masks.
         multiscale: Average six scales and their mirror images.
         native: Keep the photos' scale instead of bringing them to the training's.
+        preset: Windows and scale as this command of the published code has them, instead of the model's own.
+        layout: How the folder is arranged; `auto` recognises it (Pascal Context with background).
         classes: Path of a classes.yaml, if it is not in the data folder.
         map: Mask values to change, each as from:to.
+        depth_scale: Number in a depth map that means one metre; 0: the one the model was trained with.
+        depth_kind: What depth maps hold, depth or inverse depth (disparity); none: as the model was trained with.
+        alignment: Of predicted depth to the true one, image by image; auto: least_squares for relative models, none
+            for metric ones.
         workers: Processes that load images.
         json: Print JSON instead of a table.
     """
     from segmenter.evaluation.evaluate import evaluate_folder
-    from segmenter.model.loading import load
 
-    settings = Data(root=data, classes=classes, map=map)
-    scores = evaluate_folder(load(model), settings, split, multiscale, native, workers)
+    network = _network(model, preset)
+    known = network.recipe.data
+    scale, kind = depth_scale or known.depth_scale, depth_kind or known.depth_kind
+    settings = Data(root=data, layout=layout, classes=classes, map=map, depth_scale=scale, depth_kind=kind)
+    scores = evaluate_folder(network, settings, split, multiscale, native, workers, alignment)
     print(as_json(scores.to_dict()) if json else scores.table())
 
 
@@ -113,25 +151,87 @@ def predict(
     out: Path,
     multiscale: bool = False,
     native: bool = False,
+    preset: Preset | None = None,
     overlays: bool = True,
+    format: LabelFormat = "labels",
     json: bool = False,
 ) -> None:
-    """Segment photos: a label map (palette PNG) and an overlay with legend for each.
+    """Segment photos: a label map (palette PNG) and an overlay with legend for each; or say their depth.
 
     Args:
-        model: Folder of a model or a run.
+        model: Folder of a model or a run, published checkpoint, or a name that `models` lists.
         images: Files, folders or globs.
-        out: Folder for labels/NAME.png and overlays/NAME.jpg.
+        out: Folder for labels/NAME.png (of depth: depth/NAME.png and .npy) and overlays/NAME.jpg.
         multiscale: Average six scales and their mirror images: better and much slower.
         native: Keep the photos' scale instead of bringing them to the training's.
+        preset: Windows and scale as this command of the published code has them, instead of the model's own.
         overlays: Write overlays too.
+        format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
         json: Print the files written as JSON.
     """
-    from segmenter.model.loading import load
-    from segmenter.views.pictures import predict_files
+    from segmenter.views.pictures import predict_files, told
 
-    written = predict_files(load(model), images, out, multiscale, native, overlays)
-    print(as_json(written) if json else f"{len(written)} images: {out / 'labels'}" + overlays * f", {out / 'overlays'}")
+    written = predict_files(_network(model, preset), images, out, multiscale, native, overlays, format)
+    print(as_json(written) if json else told(written, out, overlays))
+
+
+def benchmark(
+    model: Model,
+    image: str = "",
+    size: tuple[int, int] = (960, 1280),
+    batch: int = 4,
+    only: tuple[Literal["single", "batch", "windows", "multiscale", "training"], ...] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    seconds: float = 3.0,
+    json: bool = False,
+) -> None:
+    """Measure what a model costs here, stage by stage: milliseconds, memory, operations, images a second.
+
+    Args:
+        model: Folder of a model or a run, published checkpoint, or a name that `models` lists.
+        image: Photo to measure with; none: one is drawn.
+        size: Height and width of the drawn photo, which is brought to the model's scale as in `predict`.
+        batch: Images in a batch and in an update of the training.
+        only: One image, a batch of them, a photo in windows, a photo at many scales, an update of the training; none:
+            all of them.
+        device: Where; auto: CUDA where there is such a device.
+        seconds: How long each is repeated, at least three times.
+        json: Print JSON instead of tables.
+    """
+    from segmenter.evaluation.benchmark import WAYS, benchmark
+    from segmenter.evaluation.measuring import device_of
+    from segmenter.model.loading import load
+    from segmenter.training.step_cost import training_step
+
+    ways = WAYS | {"training": training_step}
+    chosen = {name: ways[name] for name in only or ways}
+    report = benchmark(load(model).to(device_of(device)), chosen, image, size, batch, seconds)
+    print(as_json(report.to_dict()) if json else report.table())
+
+
+def _network(model: Path, preset: Preset | None):
+    """The model to use, looking at images as its recipe says or as a published command does."""
+    from segmenter.inference.presets import with_preset
+    from segmenter.model.loading import load
+
+    return with_preset(load(model), preset) if preset else load(model)
+
+
+def prepare(
+    dataset: Annotated[Positional[DataSetName], arg(metavar="DATASET")],
+    root: Annotated[Positional[Path], arg(metavar="ROOT")],
+) -> None:
+    """Fetch a published data set, check and unpack it: ade20k, pascal_context, voc, camvid; cityscapes from your zips.
+
+    Args:
+        dataset: Name of the data set.
+        root: Folder for it; what is there already is kept, and a broken download goes on.
+    """
+    from segmenter.data.prepare import SOURCES, prepare
+
+    source = SOURCES[dataset]
+    print(f"{source.title}: {source.terms}", file=sys.stderr)
+    print(prepare(dataset, root, source))
 
 
 def demo(out: Path = Path("demo")) -> None:
@@ -145,15 +245,34 @@ def demo(out: Path = Path("demo")) -> None:
     demo(out)
 
 
-def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*") -> None:
-    """List the encoders (plain vision transformers of timm), decoders and recipes.
+def convert(
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")],
+    out: Path,
+    layout: Literal["segmenter", "original", "openmmlab", "huggingface"] = "segmenter",
+) -> None:
+    """Write a model in another layout, and say what of the checkpoint was used, left out and assumed.
 
     Args:
-        pattern: Only encoders of this form, for example 'vit_small*'.
+        checkpoint: Published checkpoint or its folder, folder of a model or a run, or a name that `models` lists.
+        out: New folder for the files.
+        layout: Our own folder, the original Segmenter's files, OpenMMLab's, or Hugging Face's.
     """
-    from segmenter.model.zoo import listing
+    from segmenter.model.converting import convert
 
-    print(listing(pattern))
+    print("\n".join(convert(checkpoint, out, layout)))
+
+
+def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*", json: bool = False) -> None:
+    """List decoders, recipes, published models that can be named, and encoders (timm's plain vision transformers).
+
+    Args:
+        pattern: Only what has a name of this form, for example 'vit_small*' or 'seg-*'.
+        json: Print JSON instead of tables.
+    """
+    from segmenter.model.zoo import find, listing
+
+    found = find(pattern)
+    print(as_json(found) if json else listing(found))
 
 
 def as_json(content: object) -> str:
@@ -173,7 +292,10 @@ def main(arguments: list[str] | None = None) -> int:
             "resume": resume,
             "evaluate": evaluate,
             "predict": predict,
+            "benchmark": benchmark,
+            "prepare": prepare,
             "demo": demo,
+            "convert": convert,
             "models": models,
         }
         try:

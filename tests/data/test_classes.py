@@ -42,8 +42,11 @@ def test_reads_names_colours_ids_and_map(tmp_path):
 
 
 def test_reads_the_bare_list_that_segmenter_published(tmp_path):
-    classes = Classes.read(written(tmp_path, "- {id: 0, name: wall, color: [120, 120, 120]}\n- {id: 1, name: sky}"))
-    assert classes.names == ("wall", "sky")
+    grey = "color: [140, 140, 140]"  # they gave two classes this one
+    entries = f"- {{{grey}, id: 0, isthing: 0, name: road}}\n- {{{grey}, id: 1, isthing: 0, name: skyscraper}}"
+    classes = Classes.read(written(tmp_path, entries))
+    assert classes.names == ("road", "skyscraper")
+    assert classes.colors == ((140, 140, 140),) * 2
 
 
 def test_colour_masks_become_labels(tmp_path):
@@ -146,7 +149,7 @@ def test_colours_that_lack_differ_from_those_given(tmp_path):
         ("classes: [{name: a, color: [1, 2]}]", "class 0 (a) has the color [1, 2]; write [red, green, blue]"),
         ("classes: [{name: a, color: [1, 2, 256]}]", "from 0 to 255"),
         (
-            "classes: [{name: a, color: [1, 2, 3]}, {name: b, color: '#010203'}]",
+            "classes: [{name: a, color: [1, 2, 3]}, {name: b, color: '#010203'}]\nmasks: colors",
             "'a' and 'b' have the same color [1, 2, 3]; change one",
         ),
         ("classes: [a]\nmasks: rgb", "masks is 'rgb'; write `masks: values` or `masks: colors`"),

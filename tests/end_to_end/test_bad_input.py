@@ -205,7 +205,7 @@ def test_a_classes_yaml_that_cannot_be(spoilt, classes, words):
     [
         ("encoder", "name", "vit_tinny_patch16_224", ("encoder.name", "'vit_tinny_patch16_224'", TINY)),
         ("encoder", "name", "resnet50", ("encoder.name", "resnet50")),
-        ("decoder", "name", "mask", ("decoder.name is 'mask'", "'linear' or 'mask_transformer'")),
+        ("decoder", "name", "mask", ("decoder.name is 'mask'", "'linear', 'mask_transformer', 'setr_naive'")),
         ("encoder", "nam", TINY, ("unknown setting encoder.nam", "did you mean encoder.name?")),
         ("train", "learning_rate", 0.1, ("unknown setting train.learning_rate", "known here: ")),
         ("trian", "lr", 0.1, ("unknown setting trian", "did you mean train?")),
@@ -434,7 +434,7 @@ def test_data_that_cannot_be_scored(disc_run, disc_folder, command):
     image.write_bytes(image.read_bytes()[:500])
     assert_refused(command("evaluate", disc_run, root), f"{image} is broken or incomplete", "copy it again")
     shutil.rmtree(root / "test")
-    assert_refused(command("evaluate", disc_run, root), "there is no split 'test'")
+    assert_refused(command("evaluate", disc_run, root, "--split", "test"), "there is no split 'test'")
     (root / "classes.yaml").write_text("classes: [ground, red, green]")
     told = command("evaluate", disc_run, root, "--split", "val")
     classes = "the classes 3 (ground, red, green), the model 3 (ground, red, blue)"

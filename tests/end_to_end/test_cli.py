@@ -16,16 +16,20 @@ from PIL import Image
 from segmenter.model.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "demo", "models")
+VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")
 OPTIONS = {
     "train": ("--out", "--config", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
               "--train.lr", "--train.class-weights", "--inference.window"),
-    "check": ("--classes", "--map"),
+    "check": ("--task", "--layout", "--classes", "--map", "--depth-scale", "--depth-kind"),
     "resume": (),
-    "evaluate": ("--split", "--multiscale", "--native", "--classes", "--map", "--workers", "--json"),
-    "predict": ("--out", "--multiscale", "--native", "--overlays", "--json"),
+    "evaluate": ("--split", "--multiscale", "--native", "--preset", "--layout", "--classes", "--map",
+                 "--depth-scale", "--depth-kind", "--alignment", "--workers", "--json"),
+    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--format", "--json"),
+    "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--seconds", "--json"),
+    "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out",),
-    "models": (),
+    "convert": ("--out", "--layout"),
+    "models": ("--json",),
 }  # fmt: skip
 
 
@@ -84,16 +88,30 @@ def test_from_a_folder_to_labels(tmp_path, discs, tiny_recipe, recipe_file, comm
     assert np.array_equal(np.array(Image.open(one)), np.array(Image.open(two)))
 
 
-def test_models_lists_encoders_decoders_and_recipes(command):
+def test_models_lists_what_there_is_to_choose_from(command):
+    told = command("models")
+    assert told.status == 0
+    for name in ("mask_transformer", "finetune", "vit_small_patch16_384", "seg-tiny-mask-ade20k-openmmlab", "ffcf7509"):
+        assert name in told.out
+    assert "https://www.rocq.inria.fr/cluster-willow/rstrudel/segmenter/checkpoints/ade20k/seg_tiny_mask/\n" in told.out
+    assert max(map(len, told.out.splitlines())) <= 120
+
+
+def test_models_of_one_form(command):
     told = command("models", "vit_small_patch1?_384*")
     assert told.status == 0
-    assert "mask_transformer" in told.out
-    assert "finetune" in told.out
     assert "vit_small_patch16_384\n" in told.out
     assert "vit_tiny" not in told.out
+    assert "finetune" not in told.out
+    found = json.loads(command("models", "seg-large-mask-*", "--json").out)
+    assert not found["encoders"]
+    assert {model["name"] for model in found["published"]} > {"seg-large-mask-cityscapes"}
+    file = next(m["files"] for m in found["published"] if m["name"].endswith("openmmlab"))[0]
+    assert file["sha256"] == "7ef345be"
+    assert file["address"].endswith("_20220105_162750-7ef345be.pth")
     told = command("models", "resnet*")
     assert told.status == 1
-    assert "no encoder has a name of the form 'resnet*'; try" in told.err
+    assert "no encoder, recipe or published model has a name of the form 'resnet*'; try" in told.err
 
 
 def test_settings_of_the_command_line_go_above_those_of_the_recipe(command, tiny_recipe, recipe_file):

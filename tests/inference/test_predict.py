@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import segmenter
 from segmenter.data.classes import Classes, default_colors
@@ -162,3 +164,25 @@ def test_labels_of_more_than_255_classes_have_16_bits(tiny_recipe, count, dtype)
     labels = predict(model, np.zeros((5, 4, 3), np.uint8)).labels
     assert labels.dtype == dtype
     assert (labels == np.full((5, 4), count - 1)).all()
+
+
+class Large(TorchDispatchMode):
+    """The types of all tensors that are made with so many elements or more."""
+
+    def __init__(self, elements: int):
+        super().__init__()
+        self.elements, self.dtypes = elements, set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        tensors = [tensor for tensor in tree_leaves(made) if isinstance(tensor, torch.Tensor)]
+        self.dtypes |= {tensor.dtype for tensor in tensors if tensor.numel() >= self.elements}
+        return made
+
+
+def test_a_large_photo_is_never_held_in_real_numbers(model):
+    photo = np.random.default_rng(0).integers(0, 256, (700, 900, 3)).astype(np.uint8)
+    with Large(700 * 900) as large:
+        predict(model, photo, native=True)
+    assert torch.uint8 in large.dtypes
+    assert not any(dtype.is_floating_point for dtype in large.dtypes)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from segmenter import upsample
-from segmenter.inference.windows import enlarged_size, positions, window_logits
+from segmenter.inference.windows import enlarged_size, logits_of_many, positions, window_logits
 from segmenter.model.loading import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -98,3 +98,51 @@ def test_windows_in_a_pass_change_nothing(disc_run, batch):
         model.recipe.inference.batch = batch
         found, _ = window_logits(model, image)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def passes(disc_run):
+    """A model, and the number of windows in each of its passes."""
+    model = load(disc_run)  # window 64, stride 48
+    model.recipe.inference.batch = 4
+    sizes = []
+    model.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    return model, sizes
+
+
+def some_images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+
+
+@torch.inference_mode()
+def test_windows_of_several_images_share_passes(passes):
+    model, sizes = passes
+    images = some_images((70, 130), (64, 64), (64, 100), (200, 64), (64, 64))  # 6, 1, 2, 4 and 1 windows
+    expected = [window_logits(model, image) for image in images]
+    sizes.clear()
+    found = list(logits_of_many(model, zip(images, "abcde", strict=True)))
+    assert sizes == [4, 4, 4, 2]
+    assert [name for _, _, name in found] == list("abcde")
+    for (logits, geometry, _), (alone, same) in zip(found, expected, strict=True):
+        assert geometry == same
+        torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_images_wait_for_windows_of_their_own_size_only(passes):
+    model, sizes = passes
+    images = some_images((30, 40), (70, 130), (30, 40), (64, 100))
+    found = [name for _, _, name in logits_of_many(model, zip(images, "abcd", strict=True))]
+    assert found == ["b", "d", "a", "c"]  # the small ones are whole only where no more can follow
+    assert sizes == [4, 4, 2]
+
+
+@torch.inference_mode()
+def test_no_more_images_are_held_than_a_pass_needs(passes):
+    model, _ = passes
+    taken = []
+    images = some_images(*[(64, 64)] * 9)
+    stream = logits_of_many(model, ((image, taken.append(0)) for image in images))
+    next(stream)
+    assert len(taken) == 4

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import classes, noise, recipe, small_encoder, small_model, stir
+from tiny_models import classes, noise, of_width, recipe, small_encoder, small_model, stir
 from torch import Tensor, nn
 
 import segmenter
@@ -12,6 +12,7 @@ from segmenter import config
 from segmenter.errors import UserError
 from segmenter.model.decoders.linear import Linear
 from segmenter.model.decoders.mask_transformer import MaskTransformer
+from segmenter.model.encoder import Tokens
 from segmenter.model.segmenter import DECODERS, Segmenter, create
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,6 +23,16 @@ def decoder(request) -> str:
     return request.param
 
 
+def channels(decoder: str, count: int) -> int:
+    """Logits of a cell: one a class, or the depth."""
+    return 1 if decoder == "dpt_depth" else count
+
+
+def without_auxiliary(model: nn.Module) -> dict[str, tuple]:
+    """Sizes of what a saved model keeps."""
+    return {n: tuple(t.shape) for n, t in model.state_dict().items() if not n.startswith("decoder.auxiliary.")}
+
+
 # ---- every decoder
 
 
@@ -30,13 +41,13 @@ def test_any_size(decoder, size):
     model = small_model(decoder)
     with torch.inference_mode():
         logits = model(noise(2, 3, *size))
-        grid = (-(-size[0] // 16), -(-size[1] // 16))
-        assert logits.shape == (2, 5, *grid)
+        grid = tuple(math.ceil(side / 16) * model.decoder.upscale for side in size)
+        assert logits.shape == (2, channels(decoder, 5), *grid)
         assert logits.isfinite().all()
         geometry = model.geometry(*size)
         assert geometry.grid == grid
         assert geometry.size == size
-        assert model.pixel_logits(noise(2, 3, *size)).shape == (2, 5, *size)
+        assert model.pixel_logits(noise(2, 3, *size)).shape == (2, channels(decoder, 5), *size)
 
 
 def test_images_of_a_batch_do_not_meet(decoder):
@@ -49,9 +60,25 @@ def test_images_of_a_batch_do_not_meet(decoder):
 def test_gradient_reaches_every_parameter(decoder):
     model = small_model(decoder).train()
     stir(model)
-    logits = model(noise(2, 3, 64, 80))
-    nn.functional.cross_entropy(logits, torch.arange(2 * 4 * 5).reshape(2, 4, 5) % 5).backward()
+    outputs = model.forward_auxiliary(noise(2, 3, 64, 80))
+    assert len(outputs) == 1 + len(model.decoder.auxiliary)
+    sum((logits * noise(*logits.shape, seed=2)).sum() for logits in outputs).backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+
+
+def test_auxiliary_outputs_lie_on_the_same_pixels_and_change_nothing_else(decoder):
+    model, images = small_model(decoder), noise(2, 3, 37, 50)
+    with torch.inference_mode():
+        logits = model.forward_auxiliary(images)
+        main, *others = model.outputs(logits, 37, 50)
+        assert torch.equal(main.logits, model(images))
+    assert (main.name, main.weight, main.geometry) == ("main", 1.0, model.geometry(37, 50))
+    assert [other.weight for other in others] == [0.4] * len(model.decoder.auxiliary)
+    for other in others:
+        assert other.geometry.grid == tuple(other.logits.shape[-2:])
+        assert other.geometry.extent == main.geometry.extent
+        assert other.geometry.size == (37, 50)
+        assert other.logits.isfinite().all()
 
 
 def test_evaluation_is_deterministic_and_training_with_dropout_is_not(decoder):
@@ -69,23 +96,23 @@ def test_saved_and_loaded_it_is_equal_bit_for_bit(decoder, tmp_path):
     model.save(tmp_path)
     loaded = segmenter.load(tmp_path)
     assert not loaded.training
-    assert {n: tuple(t.shape) for n, t in loaded.state_dict().items()} == {
-        n: tuple(t.shape) for n, t in model.state_dict().items()
-    }
+    assert len(loaded.decoder.auxiliary) == 0
+    assert {n: tuple(t.shape) for n, t in loaded.state_dict().items()} == without_auxiliary(model)
     with torch.inference_mode():
         assert torch.equal(loaded(images), model(images))
 
 
 def test_compiled_it_is_equal_and_so_are_its_gradients(decoder):
-    model, images = small_model(decoder), noise(2, 3, 97, 131)
+    model, images = small_model(decoder, depth=1), noise(2, 3, 97, 131)  # one block, as tracing takes its time
     torch._dynamo.reset()
-    logits, gradients = [], []
-    for network in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+    outputs, gradients = [], []
+    compiled = torch.compile(model.forward_auxiliary, backend="aot_eager", fullgraph=True)
+    for network in (model.forward_auxiliary, compiled):
         model.zero_grad()
-        logits.append(network(images))
-        logits[-1].square().mean().backward()
+        outputs.append(network(images))
+        sum(logits.square().mean() for logits in outputs[-1]).backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
-    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
 
 
@@ -112,7 +139,7 @@ def test_any_number_of_classes(decoder, count):
     model = small_model(decoder, count)
     with torch.inference_mode():
         logits = model(noise(1, 3, 40, 50))
-    assert logits.shape == (1, count, 3, 4)
+    assert logits.shape == (1, channels(decoder, count), 3 * model.decoder.upscale, 4 * model.decoder.upscale)
     assert logits.isfinite().all()
 
 
@@ -132,9 +159,9 @@ def test_an_unknown_decoder():
 
 
 def test_linear_formula():
-    decoder, tokens = Linear(config.Decoder("linear"), 6, 4), noise(2, 15, 6)
+    decoder, tokens = Linear(config.Decoder("linear"), of_width(6), 4), noise(2, 15, 6)
     stir(decoder)
-    logits = decoder(tokens, (3, 5))
+    logits = decoder([Tokens(tokens, tokens[:, :0], (3, 5))])
     weight, bias = decoder.head.weight, decoder.head.bias
     assert logits.shape == (2, 4, 3, 5)
     for image in range(2):
@@ -174,11 +201,11 @@ def block(x: Tensor, w: dict[str, Tensor], heads: int) -> Tensor:
 @pytest.mark.parametrize(("width", "heads"), [(128, 2), (48, 1), (200, 2)])
 @pytest.mark.parametrize("layers", [2, 1])
 def test_mask_transformer_formula(width, heads, layers):
-    decoder = MaskTransformer(config.Decoder(layers=layers), width, 7).eval().double()
+    decoder = MaskTransformer(config.Decoder(layers=layers), of_width(width), 7).eval().double()
     stir(decoder)
     tokens = noise(2, 12, width).double()
     with torch.no_grad():
-        logits = decoder(tokens, (3, 4))
+        logits = decoder([Tokens(tokens, tokens[:, :0], (3, 4))])
     w = decoder.state_dict()
     for image in range(2):
         x = tokens[image] @ w["project.weight"].T + w["project.bias"]
@@ -196,12 +223,12 @@ def test_mask_transformer_formula(width, heads, layers):
 
 def test_mask_transformer_settings():
     settings = config.Decoder(layers=3, dropout=0.1, drop_path=0.2)
-    decoder = MaskTransformer(settings, 128, 7)
+    decoder = MaskTransformer(settings, of_width(128), 7)
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in decoder.blocks]
     assert rates == pytest.approx([0, 0.1, 0.2])
     assert {m.p for m in decoder.modules() if isinstance(m, nn.Dropout)} == {0.1}
     assert {m.eps for m in decoder.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
-    plain = MaskTransformer(config.Decoder(), 128, 7)
+    plain = MaskTransformer(config.Decoder(), of_width(128), 7)
     assert {m.p for m in plain.modules() if isinstance(m, nn.Dropout)} == {0.0}
 
 
@@ -230,7 +257,7 @@ def test_parameters_are_as_many_as_published(name, parameters):
 
     with torch.device("meta"):
         model = create(name, image_size=640 if "large" in name else 512)
-        linear = Linear(config.Decoder("linear"), model.encoder.width, 150)
+        linear = Linear(config.Decoder("linear"), model.encoder, 150)
     assert (count(model.encoder), count(model.decoder), count(linear)) == parameters
 
 
@@ -245,8 +272,8 @@ def assert_normal(tensor: Tensor, std: float) -> None:
 
 def test_first_values_of_the_decoders_are_as_published():
     torch.manual_seed(0)
-    decoder = MaskTransformer(config.Decoder(), 192, 150)
-    linear = Linear(config.Decoder("linear"), 192, 150)
+    decoder = MaskTransformer(config.Decoder(), of_width(192), 150)
+    linear = Linear(config.Decoder("linear"), of_width(192), 150)
     for module in (*decoder.modules(), *linear.modules()):
         if isinstance(module, nn.Linear):
             assert_normal(module.weight.detach(), 0.02)

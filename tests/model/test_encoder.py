@@ -1,5 +1,6 @@
 """Proves that the encoder computes what timm does, on images of any size, and says plainly what it cannot."""
 
+import copy
 import math
 
 import numpy as np
@@ -31,6 +32,7 @@ FAMILIES = {
     "vit_base_patch16_clip_224": 1,  # a norm before the blocks
     "vit_small_patch16_rope_mixed_224": 1,  # learnt frequencies in every block
     "vit_base_patch16_xp_224": 1,  # attention and MLP in parallel
+    "vit_small_r26_s32_224": 1,  # a ResNet in place of the patch embedding
 }
 
 
@@ -195,6 +197,14 @@ def test_bicubic_positions_are_torch_s():
     torch.testing.assert_close(found[:, 1:], expected)
 
 
+def test_antialias_is_timm_s_way_with_positions():
+    model = of_timm("vit_tiny_patch16_224")
+    encoder = small_encoder(position_resize="antialias")
+    for grid in ((5, 9), (20, 30)):  # fewer and more than the native 14 x 14
+        expected = timm.layers.resample_abs_pos_embed(model.pos_embed, list(grid), num_prefix_tokens=1)
+        torch.testing.assert_close(encoder.resize_table(model.pos_embed, (14, 14), grid), expected)
+
+
 def test_relative_positions_follow_the_grid():
     # A bias that depends on the vertical distance alone depends on it alone on another grid too.
     encoder = small_encoder("beit_base_patch16_224")
@@ -202,7 +212,7 @@ def test_relative_positions_follow_the_grid():
     table = torch.zeros(height * width + 3, 3)
     table[: height * width] = torch.arange(height).repeat_interleave(width)[:, None].float()
     table[-3:] = torch.tensor([100.0, 200.0, 300.0])[:, None]
-    bias = encoder._relative_bias(table, (3, 5))
+    bias = encoder._relative_bias(table, (3, 5), encoder._places((3, 5)))
     assert bias.shape == (1, 3, 16, 16)
     assert bias[0, :, 0, 0].tolist() == [300] * 3
     assert bias[0, 0, 1:, 0].unique().tolist() + bias[0, 0, 0, 1:].unique().tolist() == [200, 100]
@@ -210,6 +220,72 @@ def test_relative_positions_follow_the_grid():
     distances = [patches[a, :, b].unique() for a in range(3) for b in range(3)]
     assert all(len(values) == 1 for values in distances)
     assert patches[2, 0, 0, 0] > patches[1, 0, 0, 0] > patches[0, 0, 0, 0] > patches[0, 0, 2, 0]
+
+
+# ---- nothing is computed twice
+
+
+@pytest.fixture
+def resampled(monkeypatch) -> list[tuple[int, int]]:
+    """The grids that positions were resampled to."""
+    grids, resize = [], Encoder.resize_table
+    monkeypatch.setattr(Encoder, "resize_table", lambda self, *given: grids.append(given[-1]) or resize(self, *given))
+    return grids
+
+
+def test_positions_are_resampled_once_for_each_size(resampled):
+    encoder = small_encoder()
+    resampled.clear()
+    with torch.inference_mode():
+        first = [encoder(noise(1, 3, *size)).patches for size in [(64, 96), (48, 48), (224, 224)]]
+        again = [encoder(noise(1, 3, *size)).patches for size in [(64, 96), (48, 48), (224, 224)]]
+    assert resampled == [(4, 6), (3, 3)]
+    assert all(map(torch.equal, first, again))
+    encoder(noise(1, 3, 64, 96)).patches.sum().backward()  # what inference mode made cannot be learnt through
+    assert encoder.vit.pos_embed.grad.abs().sum() > 0
+
+
+def _loaded(encoder):
+    encoder.load_state_dict({name: value + 1 for name, value in encoder.state_dict().items()})
+
+
+def _exchanged(encoder):
+    encoder.vit.pos_embed = nn.Parameter(encoder.vit.pos_embed.detach() + 1)
+
+
+def _trained(encoder):
+    encoder(noise(1, 3, 48, 48)).patches.sum().backward()
+    torch.optim.SGD(encoder.parameters(), 1.0).step()
+
+
+def _overwritten(encoder):
+    encoder.train()
+    encoder.vit.pos_embed.data += 1
+    encoder.eval()
+
+
+@pytest.mark.parametrize("change", [_loaded, _exchanged, _trained, _overwritten, lambda encoder: encoder.double()])
+@pytest.mark.parametrize("copied", [False, True])
+@torch.no_grad()
+def test_positions_are_resampled_anew_after_every_change(change, copied):
+    encoder = small_encoder()
+    encoder(noise(1, 3, 64, 96))
+    encoder = copy.deepcopy(encoder) if copied else encoder
+    with torch.enable_grad():
+        change(encoder)
+    dtype = encoder.vit.pos_embed.dtype
+    expected = Encoder(encoder.settings, (224, 224)).eval().to(dtype)
+    expected.load_state_dict(encoder.state_dict())
+    images = noise(1, 3, 64, 96).to(dtype)
+    assert torch.equal(encoder(images).patches, expected(images).patches)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attention_is_fused(name):
+    model = small_model("mask_transformer", name=name)
+    layers = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    assert len(layers) == 4
+    assert all(layer.fused_attn for layer in layers)
 
 
 # ---- training

@@ -103,7 +103,10 @@ def test_a_setting_of_an_older_version_takes_its_default(folder):
 
 
 def test_there_is_no_folder(tmp_path):
-    assert refused(tmp_path / "none") == f"there is no model folder {tmp_path / 'none'}"
+    assert refused(tmp_path / "none") == (
+        f"there is no model folder {tmp_path / 'none'}; give a folder that `segmenter train` wrote, a checkpoint file, "
+        "or a name that `segmenter models` lists"
+    )
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

@@ -1,5 +1,7 @@
 """Small models for the tests: two blocks, 48 features, random weights that all matter."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor, nn
 
@@ -16,19 +18,24 @@ def classes(count: int = 5) -> Classes:
 
 
 def recipe(
-    decoder: str = "linear", name: str = "vit_tiny_patch16_224", crop: tuple[int, int] = (64, 96), **encoder
+    decoder: str | config.Decoder = "linear",
+    name: str = "vit_tiny_patch16_224",
+    crop: tuple[int, int] = (64, 96),
+    **encoder,
 ) -> config.Recipe:
     """A recipe for a small model; stochastic depth is off unless asked for."""
+    if isinstance(decoder, str):
+        decoder = config.Decoder(decoder, width=12)
     settings = SMALL | {"drop_path": 0.0} | encoder
     return config.Recipe(
         augment=config.Augment(short_side=min(crop), crop=crop),
         encoder=config.Encoder(name=name, **settings),
-        decoder=config.Decoder(name=decoder),
+        decoder=decoder,
         inference=config.Inference(window=crop, stride=crop),
     )
 
 
-def small_model(decoder: str = "linear", count: int = 5, **settings) -> Segmenter:
+def small_model(decoder: str | config.Decoder = "linear", count: int = 5, **settings) -> Segmenter:
     """A small model in evaluation mode, the same for the same arguments."""
     torch.manual_seed(0)
     return Segmenter(recipe(decoder, **settings), classes(count)).eval()
@@ -40,6 +47,11 @@ def small_encoder(
     """A small encoder in evaluation mode, the same for the same arguments."""
     torch.manual_seed(0)
     return Encoder(config.Encoder(name=name, **(SMALL | {"drop_path": 0.0} | settings)), image_size).eval()
+
+
+def of_width(width: int, depth: int = 2, patch_size: int = 16) -> SimpleNamespace:
+    """All that a decoder asks of an encoder."""
+    return SimpleNamespace(width=width, depth=depth, patch_size=patch_size)
 
 
 @torch.no_grad()

@@ -24,6 +24,8 @@ from segmenter.model.segmenter import Segmenter
 
 ROOT = Path(os.environ.get("SEGMENTER_GOLDENS") or Path(__file__).parents[1] / "goldens").resolve()
 OPENMMLAB_HEADS = ("SegmenterMaskTransformerHead", "FCNHead")
+SETR_HEADS = ("SETRUPHead", "SETRMLAHead")
+DPT_LAYOUTS = ("huggingface", "isl-org", "smp")
 TABLE = re.compile(r"(warmup|step_size)(\d+)_of_(\d+)_base([\d.]+?)(?:_min([\d.e-]+))?")
 
 measured: list[tuple[str, str, float, float]] = []
@@ -67,6 +69,8 @@ def kinds(folder: Path) -> set[str]:
         "steps": {"train.json", "init.safetensors", "batches.safetensors"} <= files,
         "backbones": "expected.safetensors" in files,
         "openmmlab": facts.get("layout") == "mmseg" and head.get("type") in OPENMMLAB_HEADS,
+        "setr": facts.get("layout") == "fudan" or head.get("type") in SETR_HEADS,
+        "dpt": facts.get("layout") in DPT_LAYOUTS or head.get("type") == "DPTHead",
     }
     return {kind for kind, fits in tests.items() if fits}
 

@@ -151,8 +151,8 @@ def test_a_file_that_does_not_fit_is_refused(case, published, changes, text):
 
 @each_case
 def test_another_head_is_another_layout(case, published):
-    path = published(case, **{"decode_head.up_convs.0.0.conv.weight": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"1 are unknown \(decode_head\.up_convs|of no layout that is known here"):
+    path = published(case, **{"decode_head.up_convs.0.0.conv.weight": torch.zeros(1, 1, 1, 1)})
+    with pytest.raises(UserError, match=r"1 are unknown \(decode_head\.up_convs|OpenMMLab's SETR, but \d+ of"):
         load_published(path)
 
 

@@ -72,6 +72,25 @@ def test_frozen_parameters_are_in_no_group(tiny_recipe):
     assert all(id(p) in grouped for p in model.encoder.vit.blocks[1].parameters())
 
 
+@pytest.mark.parametrize(
+    ("decoder", "heads"),
+    [
+        ("linear", ("decoder.",)),
+        ("setr_pup", ("decoder.",)),
+        ("setr_mla", ("decoder.heads.", "decoder.classify.", "decoder.auxiliary.")),  # as published, not its neck
+    ],
+)
+def test_heads_may_learn_faster(tiny_recipe, decoder, heads):
+    recipe = tiny_recipe("", decoder={"name": decoder, "width": 8})
+    model = Segmenter(recipe, Classes(("a", "b"), default_colors(2)))
+    (made,) = optim.optimizers(model, Train(optimizer="sgd", lr=0.01, decoder_scale=10))
+    optim.set_learning_rate(made, 0.004)
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.04 if name.startswith(heads) else 0.004), name
+
+
 def test_the_schedule_reaches_every_group_times_its_scale(model):
     (made,) = optim.optimizers(model, Train(optimizer="adamw", lr=0.01, layer_decay=0.5))
     optim.set_learning_rate(made, 0.004)

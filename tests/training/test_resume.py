@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segmenter import recipes
+from segmenter import recipes, upsample
 from segmenter.data.layouts import open_data
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
@@ -163,7 +163,7 @@ def test_refused_settings_leave_no_folder_behind(tmp_path, discs, tiny_recipe):
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, discs, tiny_recipe, monkeypatch):
-    cross_entropy, calls = loop.upsample.cross_entropy, []
+    cross_entropy, calls = upsample.cross_entropy, []
 
     def broken(*arguments, **options):
         calls.append(0)
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, discs, tiny
         return loss * (math.nan if len(calls) == 4 else 1), weight
 
     recipe = tiny_recipe(discs, steps=6)
-    monkeypatch.setattr(loop.upsample, "cross_entropy", broken)
+    monkeypatch.setattr(upsample, "cross_entropy", broken)
     with pytest.raises(UserError) as error:
         loop.train(recipe, tmp_path / "run")
     monkeypatch.undo()

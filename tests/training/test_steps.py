@@ -15,6 +15,7 @@ from segmenter.evaluation.evaluate import evaluate
 from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter
 from segmenter.training import loop
+from segmenter.training.objective import LabelObjective
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,12 +25,13 @@ def prepared(recipe, out) -> loop.Run:
     data = open_data(recipe.data)
     torch.manual_seed(recipe.train.seed)
     out.mkdir()
-    return loop.Run(recipe, out, data, Segmenter(recipe, data.classes), None)
+    return loop.Run(recipe, out, data, Segmenter(recipe, data.classes), LabelObjective(recipe, data))
 
 
 def steps(run: loop.Run) -> list[tuple[float, float]]:
     """Loss and gradient norm of every step."""
-    return [run._update(batch) for batch in run._batches()]
+    with run._batches() as batches:
+        return [run._update(batch) for batch in batches]
 
 
 def test_four_sgd_steps_equal_a_loop_written_by_hand(tmp_path, discs, tiny_recipe):
@@ -90,9 +92,10 @@ def test_the_moving_average_is_validated_and_saved(tmp_path, discs, tiny_recipe)
     recipe = tiny_recipe(discs, steps=3, ema=0.5, lr=1e-2)
     run = prepared(recipe, tmp_path / "run")
     seen = [copy.deepcopy(dict(run.model.named_parameters()))]
-    for batch in run._batches():
-        run._update(batch)
-        seen.append(copy.deepcopy(dict(run.model.named_parameters())))
+    with run._batches() as batches:
+        for batch in batches:
+            run._update(batch)
+            seen.append(copy.deepcopy(dict(run.model.named_parameters())))
     name = "decoder.project.weight"
     # The average starts at the first weights it sees, those after step 1.
     expected = 0.5 * (0.5 * seen[1][name] + 0.5 * seen[2][name]) + 0.5 * seen[3][name]
@@ -149,7 +152,8 @@ def test_a_run_starts_from_another_with_other_patches_and_crop(tmp_path, discs, 
 def test_a_batch_without_labels_changes_nothing(tmp_path, discs, tiny_recipe):
     run = prepared(tiny_recipe(discs, optimizer="sgd"), tmp_path / "run")
     before = copy.deepcopy(run.model.state_dict())
-    batch = next(run._batches())
+    with run._batches() as batches:
+        batch = next(batches)
     batch["labels"][:] = 255
     assert run._update(batch) == (0, 0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segmenter.upsample import Geometry
 
@@ -40,7 +41,7 @@ def tolerance(logits: Tensor) -> float:
 def assert_labels(labels: Tensor, logits: Tensor, geometry: Geometry) -> None:
     """Labels (B H W) are the best of the composition, or within tau of it where the margin is below tau."""
     pixels, tau = composed(logits, geometry), tolerance(logits)
-    assert labels.dtype == torch.int64
+    labels = labels.long()
     assert labels.shape == (len(pixels), *pixels.shape[2:])
     best, winner = pixels.max(1)
     chosen = pixels.gather(1, labels[:, None])[:, 0]
@@ -49,6 +50,19 @@ def assert_labels(labels: Tensor, logits: Tensor, geometry: Geometry) -> None:
         two = pixels.topk(2, 1).values
         clear = two[:, 0] - two[:, 1] > tau
         assert torch.equal(labels[clear], winner[clear])
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements of any tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
 
 
 @dataclass(frozen=True)
@@ -97,3 +111,36 @@ class Case:
 
 
 CASES = [Case(seed) for seed in range(90)]
+
+
+def smooth(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Logits as of a trained network: a few classes a region, some noise on them."""
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.randn(*shape[:2], shape[2] // 5 + 1, shape[3] // 5 + 1, generator=generator) * 3
+    return F.interpolate(rough, shape[2:], mode="bicubic") + 0.5 * torch.randn(shape, generator=generator)
+
+
+LARGE = {
+    "stride 16": Geometry((11, 14), (176, 224)),
+    "stride 16, cropped": Geometry((11, 14), (176, 224), content=(163, 211)),
+    "stride 16, cropped, mirrored": Geometry((11, 14), (176, 224), content=(163, 211), mirrored=True),
+    "stride 8": Geometry((11, 14), (88, 112)),
+    "stride 32": Geometry((5, 7), (160, 224)),
+    "stride 14": Geometry((11, 14), (154, 196)),
+    "stride 15": Geometry((11, 14), (165, 210), mirrored=True),
+    "stride 4": Geometry((24, 31), (96, 124)),
+    "stride 1.75": Geometry((64, 80), (112, 140), content=(112, 135)),
+    "stride 11.3": Geometry((11, 14), (125, 158)),
+    "corners aligned": Geometry((11, 14), (176, 224), align_corners=True),
+    "corners aligned, mirrored": Geometry((11, 14), (161, 224), content=(160, 220), align_corners=True, mirrored=True),
+    "windows": Geometry((6, 6), (96, 96), windows=((0, 80), (0, 80, 103))),
+    "windows, enlarged": Geometry((6, 6), (96, 96), windows=((0, 80), (0, 80, 103)), final=(235, 266)),
+    "windows, made smaller": Geometry((6, 6), (84, 84), windows=((0, 50), (0, 80)), final=(97, 103), mirrored=True),
+    "windows, far beyond": Geometry((2, 2), (32, 32), content=(20, 32), windows=((0, 5, 18), (0, 2, 4, 6, 8))),
+    "enlarged": Geometry((11, 14), (176, 224), final=(240, 299)),
+    "made much smaller": Geometry((32, 40), (512, 640), final=(43, 71)),
+    "grid finer than the pixels": Geometry((64, 70), (31, 40)),
+    "one cell": Geometry((1, 1), (50, 40)),
+    "one row": Geometry((1, 9), (3, 144), align_corners=True),
+}
+"""Geometries with many blocks of pixels, of every kind."""

@@ -27,7 +27,7 @@ def collected(passes) -> torch.Tensor:
 @pytest.mark.parametrize("case", CASES[::3], ids=lambda case: str(case.seed))
 @pytest.mark.parametrize("band", [30_000, 2_000_000])
 def test_one_pass_is_the_composition(case, band, monkeypatch):
-    monkeypatch.setattr(bands, "BAND", band)
+    monkeypatch.setattr(bands, "TILE", band)
     geometry = case.geometry()
     passes = [(case.logits(geometry)[: geometry.window_count], geometry)]
     found, expected = collected(passes), mean(passes)
@@ -52,7 +52,7 @@ def test_passes_are_averaged_and_their_labels_the_best(monkeypatch):
     passes = several(0)
     expected = mean(passes)
     for band in (4000, 2_000_000):
-        monkeypatch.setattr(bands, "BAND", band)
+        monkeypatch.setattr(bands, "TILE", band)
         found = collected(passes)
         torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
         labels = upsample.labels_of_mean(passes)

@@ -3,38 +3,24 @@
 Images are opened for their size only. The counts of pixels a class also give the weights of a balanced loss.
 """
 
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_values
+from segmenter.data.findings import GENERATED, Finding, Verdict, duplicates, listed, look_at
 from segmenter.data.layouts import DataSet, FileSample, Sample, size_text
 from segmenter.data.pairs import first
 from segmenter.errors import UserError
 
-LISTED = 10  # findings of one kind that are written out
-GENERATED = 30  # generated samples counted in a split: drawing takes time, and none of them can be broken
 KINDS = {"unreadable": "unreadable files", "size": "sizes that differ", "value": "values without class"}
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong (`error`: training refuses) or strange (`warning`)."""
-
-    severity: Literal["error", "warning"]
-    text: str
-
-
-@dataclass(frozen=True)
-class Report:
+class Report(Verdict):
     """What `check_data` found, and per split the pixels of each class (K integers)."""
 
     classes: Classes
@@ -45,21 +31,6 @@ class Report:
     """Labelled pixels (not ignored) of the images in which each class occurs."""
     ignored: dict[str, int]
     """Ignored pixels."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is strange, but does not keep from training."""
-        return [finding.text for finding in self.findings if finding.severity == "warning"]
-
-    def refuse_errors(self):
-        """Do nothing, or stop with all the errors.
-
-        Raises:
-            UserError: at least one finding is an error.
-        """
-        errors = [finding.text for finding in self.findings if finding.severity == "error"]
-        if errors:
-            raise UserError("the data cannot be trained on:\n" + "\n".join(f"- {text}" for text in errors))
 
     def table(self) -> str:
         """Share of each class, and of what is ignored, in the pixels of each split, in percent."""
@@ -94,20 +65,17 @@ def check_data(dataset: DataSet) -> Report:
         for split, samples in dataset.splits.items()
     }
     report = Report(classes, [], {}, {}, {})
-    bar = tqdm(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-        for split, samples in splits.items():
-            seen = []
-            for result in pool.map(lambda sample: _look(sample, classes), samples):
-                seen.append(result)
-                bar.update()
-            counts = np.array([result.counts for result in seen if result.counts is not None])
-            counts = counts.reshape(-1, len(classes))  # images K
-            report.pixel_counts[split] = counts.sum(0)
-            report.image_pixels[split] = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
-            report.ignored[split] = sum(result.ignored for result in seen)
-            report.findings.extend(_file_findings(samples, seen, classes) + _mask_findings(split, samples, seen))
-    report.findings.extend(_class_findings(report) + _duplicates(splits))
+    for split, seen in look_at(splits, lambda sample: _look(sample, classes)):
+        counts = np.array([result.counts for result in seen if result.counts is not None])
+        counts = counts.reshape(-1, len(classes))  # images K
+        report.pixel_counts[split] = counts.sum(0)
+        report.image_pixels[split] = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
+        report.ignored[split] = sum(result.ignored for result in seen)
+        samples = splits[split]
+        report.findings.extend(_file_findings(samples, seen, classes) + _mask_findings(split, samples, seen))
+    files = {split: [s for s in samples if isinstance(s, FileSample)] for split, samples in splits.items()}
+    images = {split: [sample.image_path for sample in samples] for split, samples in files.items()}
+    report.findings.extend(_class_findings(report) + duplicates(images))
     report.findings.sort(key=lambda finding: finding.severity)  # "error" < "warning"; else the order stays
     return report
 
@@ -169,12 +137,7 @@ def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Cl
     for value, masks in holders.items():
         subject = f"{masks[0]} holds" if len(masks) == 1 else f"{len(masks)} masks ({first(masks)}) hold"
         by_kind["value"].append(f"{subject} {classes.unknown_text(value)}")
-    findings = []
-    for kind, texts in by_kind.items():
-        findings += [Finding("error", text) for text in texts[:LISTED]]
-        if len(texts) > LISTED:
-            findings.append(Finding("error", f"and {len(texts) - LISTED} more {KINDS[kind]}"))
-    return findings
+    return [finding for kind, texts in by_kind.items() for finding in listed(texts, KINDS[kind])]
 
 
 def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen]) -> list[Finding]:
@@ -203,33 +166,9 @@ def _class_findings(report: Report) -> list[Finding]:
     findings = []
     for i in np.flatnonzero(counts == 0).tolist():
         text = f"no training mask holds class {i} ({report.classes.names[i]})"
-        if report.ignored["train"] and not report.classes.by_color:
+        if report.ignored["train"] and not report.classes.values:  # else it is stated what the masks mean
             share = report.ignored["train"] / (counts.sum() + report.ignored["train"])
             value = report.classes.ignore
             text += f", but {share:.0%} of the pixels are ignored; if {value} means it: --data.map {value}:{i}"
         findings.append(Finding("warning", text))
-    return findings
-
-
-def _duplicates(splits: dict[str, Sequence[Sample]]) -> list[Finding]:
-    """Images of val and test that are, byte for byte, in train as well: their scores mean nothing."""
-    by_size = defaultdict(list)  # only files of equal size are read
-    for split, samples in splits.items():
-        for sample in samples:
-            if isinstance(sample, FileSample) and sample.image_path.is_file():
-                by_size[sample.image_path.stat().st_size].append((split, sample.image_path))
-    twins = defaultdict(list)
-    for files in by_size.values():
-        if len({split for split, _ in files}) > 1:
-            for split, path in files:
-                twins[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
-    findings = []
-    for other in ("val", "test"):
-        same = []
-        for files in twins.values():
-            train = [path for split, path in files if split == "train"]
-            same += [f"{path} = {train[0]}" for split, path in files if split == other and train]
-        if same:
-            text = f"{len(same)} images of {other} are also in train ({first(same)})"
-            findings.append(Finding("warning", f"{text}; scores there come out too high: remove one of each pair"))
     return findings

@@ -20,6 +20,7 @@ from segmenter.data.classes_yaml import (
     read_entries,
     read_map,
     read_yaml,
+    refuse_twins,
 )
 from segmenter.data.colors import default_colors
 from segmenter.errors import UserError
@@ -89,9 +90,11 @@ class Classes:
         masks = content.get("masks", "values")
         if masks not in ("values", "colors"):
             raise UserError(f"{path}: masks is {masks!r}; write `masks: values` or `masks: colors`")
-        if masks == "colors" and None in colors:
-            name = names[colors.index(None)]
-            raise UserError(f"{path}: class {name!r} has no color, but with `masks: colors` every class needs one")
+        if masks == "colors":
+            if None in colors:
+                name = names[colors.index(None)]
+                raise UserError(f"{path}: class {name!r} has no color, but with `masks: colors` every class needs one")
+            refuse_twins(names, colors, path)
         classes = cls(names, fill_colors(colors), by_color=masks == "colors")
         if classes.by_color:
             classes = replace(classes, values={_pack(color): i for i, color in enumerate(classes.colors)})

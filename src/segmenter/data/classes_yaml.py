@@ -39,7 +39,8 @@ def read_entries(entries: list, path: Path) -> tuple[tuple[str, ...], list[Color
     for position, entry in enumerate(entries):
         where = f"{path}: class {position}"
         entry = {"name": entry} if not isinstance(entry, dict) else entry
-        refuse_unknown(entry, ("name", "color", "id"), where)
+        # `isthing` is in the files of Segmenter's authors; things and stuff are treated alike here.
+        refuse_unknown({key: entry[key] for key in entry if key != "isthing"}, ("name", "color", "id"), where)
         name, number = entry.get("name"), entry.get("id", position)
         if not isinstance(name, str) or not name.strip():
             raise UserError(f'{where} has the name {name!r}; names are text: put it in quotes, "{name}"')
@@ -50,9 +51,6 @@ def read_entries(entries: list, path: Path) -> tuple[tuple[str, ...], list[Color
         if name in (other for other, _ in found.values()):
             raise UserError(f"{path}: two classes have the name {name!r}; rename one")
         color = read_color(entry["color"], f"{where} ({name})") if entry.get("color") is not None else None
-        twin = next((other for other, taken in found.values() if color is not None and taken == color), None)
-        if twin is not None:
-            raise UserError(f"{path}: {twin!r} and {name!r} have the same color {list(color)}; change one")
         found[number] = (name, color)
     missing = sorted(set(range(len(found))) - set(found))
     if missing:
@@ -62,6 +60,15 @@ def read_entries(entries: list, path: Path) -> tuple[tuple[str, ...], list[Color
         )
     ordered = [found[number] for number in range(len(found))]
     return tuple(name for name, _ in ordered), [color for _, color in ordered]
+
+
+def refuse_twins(names: Sequence[str], colors: Sequence[Color], path: Path):
+    """Raise UserError where two classes have one colour, which masks in these colours could not tell apart."""
+    seen: dict[Color, str] = {}
+    for name, color in zip(names, colors, strict=True):
+        if color in seen:
+            raise UserError(f"{path}: {seen[color]!r} and {name!r} have the same color {list(color)}; change one")
+        seen[color] = name
 
 
 def read_color(value: object, where: str) -> Color:

@@ -30,7 +30,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, no picture, or has channels that are not a colour picture's.
     """
-    image = _open(path)
+    image = open_picture(path)
     if _is_grey_16(image):
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)  # H W 3
@@ -54,7 +54,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
             # Pillow turns TIFF itself; only an "exif" entry (JPEG, PNG, WebP) is ours to apply.
             turned = "exif" in image.info and image.getexif().get(ORIENTATION) in TRANSPOSED
     except (*BROKEN, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return (width, height) if turned else (height, width)
 
 
@@ -66,7 +66,7 @@ def read_values(path: str | Path, by_color: bool = False) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, no picture, or a colour picture where values are wanted.
     """
-    image = _open(path, upright=False)
+    image = open_picture(path, upright=False)
     kind = str(image.info.get("stored", ""))  # as the file has it, before Pillow widened or narrowed it
     if ";16B" in kind and image.mode in ("LA", "RGB", "RGBA"):
         raise UserError(f"{path} is a mask with several channels of 16 bits; save it with one channel, as grey")
@@ -101,13 +101,17 @@ def read_mask(path: str | Path, classes: Classes) -> np.ndarray:
 
 def read_palette(path: str | Path) -> list[tuple[int, int, int]]:
     """Colours of a palette file, in the order of the indices; empty where it has none."""
-    image = _open(path, upright=False)
+    image = open_picture(path, upright=False)
     flat = image.getpalette("RGB") or []
     return [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
 
 
-def _open(path: str | Path, upright: bool = True) -> Image.Image:
-    """The decoded first frame; `info["stored"]` names how the file keeps its numbers."""
+def open_picture(path: str | Path, upright: bool = True) -> Image.Image:
+    """The decoded first frame; `info["stored"]` names how the file keeps its numbers.
+
+    Raises:
+        UserError: the file is missing, broken or no picture, or has channels that Pillow would drop.
+    """
     try:
         with Image.open(path) as image:
             stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
@@ -115,7 +119,7 @@ def _open(path: str | Path, upright: bool = True) -> Image.Image:
             if upright and "exif" in image.info:
                 ImageOps.exif_transpose(image, in_place=True)
     except (*BROKEN, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     bands = len(image.getbands())
     stored_bands = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else bands
     if stored_bands > bands:  # Pillow would drop the rest
@@ -129,7 +133,8 @@ def _is_grey_16(image: Image.Image) -> bool:
     return image.mode in GREY_16 or (image.mode == "I" and image.format == "PNG")
 
 
-def _unreadable(path: str | Path, error: BaseException) -> UserError:
+def unreadable(path: str | Path, error: BaseException) -> UserError:
+    """What to say of a file that a decoder failed on."""
     path = Path(path)
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist")

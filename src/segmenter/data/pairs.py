@@ -1,24 +1,57 @@
-"""Image and mask files of one split, paired by their path without suffix."""
+"""Images and the masks or depth maps of one split, paired by their path without suffix."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from segmenter.data.files import SUFFIXES
 from segmenter.errors import UserError
 
+
+class Target(NamedTuple):
+    """What is known of an image's pixels, and where it lies."""
+
+    word: str
+    folders: tuple[str, ...]
+    """Names that its folder may have."""
+    suffixes: tuple[str, ...]
+    expected: str
+    """What the data folder holds, in words."""
+
+
+MASKS = Target(
+    "mask",
+    ("masks", "labels", "annotations"),
+    SUFFIXES,
+    "train/images and train/masks (val and test likewise), or images and masks, or a published data set (ADE20K, "
+    "Pascal Context, Cityscapes, Pascal VOC, CamVid)",
+)
+DEPTH = Target(
+    "depth map",
+    ("depth", "disparity"),
+    (".png", ".npy", ".npz", ".exr"),
+    "train/images and train/depth (val and test likewise), or images and depth",
+)
+
 Pairs = dict[str, tuple[Path, Path | None]]
-"""Name to image and mask."""
+"""Name to image and mask or depth map."""
 
 
 def pair_files(
-    images: Path, masks: Path, split: str, wanted: list[str] | None = None, list_file: Path | None = None
+    images: Path,
+    masks: Path,
+    split: str,
+    wanted: list[str] | None = None,
+    list_file: Path | None = None,
+    target: Target = MASKS,
 ) -> Pairs:
     """Images and masks of equal name, in a list where there is one; test images may have no masks folder.
 
     Raises:
         UserError: there are no images, or images, masks and list do not match; it names the first five.
     """
+    word = target.word
     pictures = by_name(images)
     if not pictures:
         kinds = ", ".join(s[1:] for s in SUFFIXES)
@@ -27,26 +60,37 @@ def pair_files(
         pictures = select(pictures, wanted, list_file, images)
     if not masks.is_dir():
         if split == "test":
-            return {name: (path, None) for name, path in pictures.items()}
-        raise UserError(f"{masks} does not exist, but the {len(pictures)} images in {images} need masks there")
-    labelled = by_name(masks)
+            return unlabelled(pictures)
+        raise UserError(f"{masks} does not exist, but the {len(pictures)} images in {images} need {word}s there")
+    labelled = by_name(masks, target.suffixes)
     lonely = sorted(set(pictures) - set(labelled))
     if lonely:
         raise UserError(
-            f"{len(lonely)} of {len(pictures)} images in {images} have no mask of the same name in {masks}: "
-            f"{first(lonely)}; rename or add the masks, or remove the images"
+            f"{len(lonely)} of {len(pictures)} images in {images} have no {word} of the same name in {masks}: "
+            f"{first(lonely)}; rename or add the {word}s, or remove the images"
         )
     extra = sorted(set(labelled) - set(pictures))
     if extra and wanted is None:
         raise UserError(
-            f"{len(extra)} of {len(labelled)} masks in {masks} have no image of the same name in {images}: "
-            f"{first(extra)}; rename or add the images, or remove the masks"
+            f"{len(extra)} of {len(labelled)} {word}s in {masks} have no image of the same name in {images}: "
+            f"{first(extra)}; rename or add the images, or remove the {word}s"
         )
     return {name: (path, labelled[name]) for name, path in pictures.items()}
 
 
-def by_name(folder: Path) -> dict[str, Path]:
-    """Picture files below a folder, hidden ones left out, by their path without suffix.
+def unlabelled(pictures: dict[str, Path]) -> Pairs:
+    """Images without masks."""
+    return {name: (path, None) for name, path in pictures.items()}
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a list that hold something; the mark that Windows editors put first is dropped."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def by_name(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
+    """Files with these suffixes below a folder, hidden ones left out, by their path without suffix.
 
     Raises:
         UserError: two files differ only in the suffix.
@@ -56,13 +100,11 @@ def by_name(folder: Path) -> dict[str, Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = Path(parent, file)
-            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            if file.startswith(".") or path.suffix.lower() not in suffixes:
                 continue
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
-                raise UserError(
-                    f"{found[name]} and {path} have the same name; names pair images with masks: remove one"
-                )
+                raise UserError(f"{found[name]} and {path} have the same name, by which files are paired: remove one")
             found[name] = path
     return found
 

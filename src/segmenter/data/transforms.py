@@ -1,7 +1,8 @@
 """Resizing, cropping and distorting, as Segmenter trains and evaluates (arXiv 2105.05633, section 4.1).
 
 The numbers are those of the published code (mmsegmentation 0.14): sizes rounded half up, uint8 throughout,
-bilinear without antialias for images, nearest for labels. We differ in one point: saturation and hue change
+bilinear without antialias for images, nearest for labels (and for depth: a mean over an edge lies on neither side of
+it, and what was not measured must not spread). We differ in one point: saturation and hue change
 in real numbers, as 8-bit HSV would only add rounding. Images are not normalised here: the device does that.
 """
 
@@ -34,7 +35,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest as OpenCV's, floor(x * scale), in integers so that nothing is rounded: H W to h w."""
+    """Nearest as OpenCV's, floor(x * scale), in integers so that nothing is rounded: labels or depth, H W to h w."""
     rows = torch.arange(size[0]) * labels.shape[0] // size[0]
     columns = torch.arange(size[1]) * labels.shape[1] // size[1]
     return labels[rows[:, None], columns]
@@ -48,9 +49,12 @@ def resize_for_evaluation(image: np.ndarray, short_side: int, max_ratio: float, 
 
 
 def augment(
-    image: Tensor, labels: Tensor, settings: config.Augment, ignore: int, generator: torch.Generator
+    image: Tensor, labels: Tensor, settings: config.Augment, ignore: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random size, crop, mirror, colours: image (uint8 3 H W), labels (H W) to 3 h w, h w within `crop`."""
+    """Random size, crop, mirror, colours: image (uint8 3 H W), labels or depth (H W) to 3 h w, h w within `crop`.
+
+    Depth keeps its values at every size: the scaled image counts as one of another camera.
+    """
     ratio = _uniform(*settings.scale, generator)
     long_side = max(1, int(settings.max_ratio * settings.short_side * ratio))
     size = _fit(tuple(labels.shape), long_side, max(1, int(settings.short_side * ratio)))
@@ -75,7 +79,7 @@ def _choose_crop(labels: Tensor, settings: config.Augment, ignore: int, generato
         return tuple(torch.randint(room + 1, (), generator=generator).item() for room in spare)
 
     top, left = draw()
-    if settings.max_class_share >= 1:
+    if settings.max_class_share >= 1 or labels.is_floating_point():  # depth has no classes
         return top, left
     for _ in range(CROP_REDRAWS):
         counts = torch.bincount(labels[top : top + height, left : left + width].flatten())
@@ -117,7 +121,7 @@ def saturate(image: Tensor, factor: float) -> Tensor:
     return (value - (value - pixels) * (value / spread).clamp_(max=factor)).round_().to(torch.uint8)
 
 
-def pad(image: Tensor, labels: Tensor, size: tuple[int, int], ignore: int) -> tuple[Tensor, Tensor]:
+def pad(image: Tensor, labels: Tensor, size: tuple[int, int], ignore: float) -> tuple[Tensor, Tensor]:
     """Fill up to `size` (height, width) at the right and bottom, with 0 and the ignore value."""
     missing = [0, 0, size[1] - labels.shape[1], size[0] - labels.shape[0]]
     return F.pad(image, missing, fill=0), F.pad(labels[None], missing, fill=ignore)[0]

@@ -5,6 +5,7 @@ torch puts the worker's whole traceback into the text of an exception that cross
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
@@ -41,12 +42,23 @@ class _Collated:
         return self.collate(samples)
 
 
-def loaded(dataset: Dataset, workers: int, batches: Iterable | None = None, pin: bool = False) -> Iterator[Any]:
+@contextmanager
+def loaded(
+    dataset: Dataset, workers: int, batches: Iterable | None = None, pin: bool = False
+) -> Iterator[Iterator[Any]]:
     """The samples of `dataset` one by one, or `batches` of them (an iterable of lists of keys), in order.
+
+    The processes that load end with the `with` block, also where an error leaves it: they would outlive the main
+    process otherwise, since they take no signal.
 
     Raises:
         UserError: a sample cannot be loaded; those before its batch have been given.
     """
+    with closing(_given(dataset, workers, batches, pin)) as given:
+        yield given
+
+
+def _given(dataset: Dataset, workers: int, batches: Iterable | None, pin: bool) -> Iterator[Any]:
     which = {"batch_size": None} if batches is None else {"batch_sampler": batches}
     loader = DataLoader(
         _Told(dataset),

@@ -3,6 +3,7 @@
 Source: Segmenter, arXiv 2105.05633, section 4.1: ratios 0.5 to 1.75, each also mirrored, probabilities averaged.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from segmenter import config, upsample
 from segmenter.data.transforms import resize_for_evaluation
-from segmenter.inference.windows import window_logits
+from segmenter.inference.windows import logits_of_many, window_logits
 from segmenter.model.segmenter import Segmenter
 
 MULTISCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -19,6 +20,8 @@ MULTISCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 def scaled(image: np.ndarray, augment: config.Augment, native: bool = False, ratio: float = 1.0) -> Tensor:
     """An image (H W 3 uint8) at the scale of the training (3 h w uint8); `native` keeps its own."""
+    if native and ratio == 1:  # a large photo should not be copied
+        return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
     if native:
         side = min(image.shape[:2])
         # One above the photo's own proportion: the long side must not be what limits it, not even by rounding.
@@ -37,10 +40,27 @@ def many_passes(
     model: Segmenter, image: np.ndarray, native: bool = False
 ) -> list[tuple[Tensor, upsample.Geometry]]:
     """An image (H W 3 uint8) at every ratio of MULTISCALE, straight and mirrored, each ending at its own size."""
-    passes = []
-    for ratio in MULTISCALE:
-        small = scaled(image, model.recipe.augment, native, ratio)
-        passes.append(one_pass(model, small, image.shape[:2]))
-        logits, geometry = one_pass(model, small.flip(-1), image.shape[:2])
-        passes.append((logits, replace(geometry, mirrored=True)))
-    return passes
+    return passes_at(model, at_scales(image, model.recipe.augment, native), image.shape[:2])
+
+
+def at_scales(image: np.ndarray, augment: config.Augment, native: bool = False) -> Iterator[Tensor]:
+    """An image (H W 3 uint8) at every ratio of MULTISCALE (3 h w uint8 each)."""
+    return (scaled(image, augment, native, ratio) for ratio in MULTISCALE)
+
+
+@torch.inference_mode()
+def passes_at(
+    model: Segmenter, images: Iterable[Tensor], size: tuple[int, int]
+) -> list[tuple[Tensor, upsample.Geometry]]:
+    """An image at several scales (3 h w uint8 each), straight and mirrored, to passes that end at `size`."""
+
+    def straight_and_mirrored() -> Iterator[tuple[Tensor, tuple[int, bool]]]:
+        for scale, image in enumerate(images):
+            yield image, (scale, False)
+            yield image.flip(-1), (scale, True)
+
+    passes = {
+        place: (logits, replace(geometry, final=size, mirrored=place[1]))
+        for logits, geometry, place in logits_of_many(model, straight_and_mirrored())
+    }
+    return [passes[place] for place in sorted(passes)]  # in one order, so that sums are always rounded alike

@@ -11,6 +11,7 @@ from segmenter import upsample
 from segmenter.data.classes import Classes
 from segmenter.data.files import GREY_16, read_image
 from segmenter.errors import UserError
+from segmenter.inference.depth import DepthResult, predict_depth, refuse_multiscale
 from segmenter.inference.passes import many_passes, one_pass, scaled
 from segmenter.model.segmenter import Segmenter
 
@@ -49,9 +50,9 @@ class Result:
     def __init__(self, passes: list, classes: Classes):
         self.classes = classes
         self._passes = passes
-        dtype = np.uint8 if len(classes) <= 255 else np.uint16
-        labels = upsample.labels(*passes[0])[0] if len(passes) == 1 else upsample.labels_of_mean(passes)
-        self.labels: np.ndarray = labels.cpu().numpy().astype(dtype)
+        dtype, narrow = (np.uint8, torch.uint8) if len(classes) <= 255 else (np.uint16, torch.int32)
+        labels = upsample.labels(*passes[0], narrow)[0] if len(passes) == 1 else upsample.labels_of_mean(passes, narrow)
+        self.labels: np.ndarray = labels.cpu().numpy().astype(dtype, copy=False)
 
     def probabilities(self) -> np.ndarray:
         """Class probabilities (K H W float32) at every pixel; large: K x 4 bytes a pixel."""
@@ -69,19 +70,24 @@ def predict(
     image: Photo,
     multiscale: bool = False,
     native: bool = False,
-) -> Result:
-    """Segments one image at its own size.
+) -> Result | DepthResult:
+    """Segments one image at its own size; with a model of depth, says the depth of its pixels.
 
     Args:
         model: in evaluation mode, as `segmenter.load` gives it.
         image: path, picture, or array (H W 3 uint8).
         multiscale: mean of six scales and their mirror images: better, and more than twelve times slower.
-        native: keep the photo's scale instead of bringing it to the one the model was trained at.
+        native: keep the photo's scale instead of bringing it to the one the model was trained at, even where the
+            model's recipe (`inference.native`) does not say so.
 
     Raises:
         UserError: the file is no image, or has other than 1, 3 or 4 channels.
     """
     pixels = as_pixels(image)
+    native = native or model.recipe.inference.native
+    if model.recipe.task == "depth":
+        refuse_multiscale(multiscale)
+        return predict_depth(model, pixels, native)
     if multiscale:
         return Result(many_passes(model, pixels, native), model.classes)
     return Result([one_pass(model, scaled(pixels, model.recipe.augment, native), pixels.shape[:2])], model.classes)

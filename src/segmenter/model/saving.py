@@ -15,16 +15,21 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def save(model: "Segmenter", folder: Path) -> None:
-    """Writes the model; where there is no room for it, an older one in the folder survives."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def describe(model: "Segmenter") -> dict:
+    """What is known of a model besides its weights, in plain JSON types; `rebuilding` is the way back."""
     about = {
-        "format": FORMAT,
         "classes": model.classes.to_dict(),
         "mean": list(model.mean),
         "std": list(model.std),
         "recipe": asdict(model.recipe),
     }
+    return json.loads(json.dumps(about))  # lists for tuples
+
+
+def save(model: "Segmenter", folder: Path) -> None:
+    """Writes the model; where there is no room for it, an older one in the folder survives."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    about = {"format": FORMAT} | describe(model)
 
     def write(path: Path) -> None:
         save_file(state, path, {"format": "pt"})

@@ -5,19 +5,40 @@ that whatever is saved can be used without asking how it was trained.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segmenter import config, upsample
 from segmenter.data.classes import Classes, default_colors
+from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.errors import UserError
 from segmenter.model import saving
+from segmenter.model.decoders.dpt import Dpt, DptDepth
 from segmenter.model.decoders.linear import Linear
 from segmenter.model.decoders.mask_transformer import MaskTransformer
-from segmenter.model.encoder import Encoder
+from segmenter.model.decoders.setr import SetrMla, SetrNaive, SetrPup
+from segmenter.model.encoder import Encoder, Tokens
 
-DECODERS = {"linear": Linear, "mask_transformer": MaskTransformer}
+DECODERS = {
+    "linear": Linear,
+    "mask_transformer": MaskTransformer,
+    "setr_naive": SetrNaive,
+    "setr_pup": SetrPup,
+    "setr_mla": SetrMla,
+    "dpt": Dpt,
+    "dpt_depth": DptDepth,
+}
+
+
+class Output(NamedTuple):
+    """Logits that the training compares with the labels."""
+
+    name: str
+    weight: float  # of its loss
+    logits: Tensor  # B K h w
+    geometry: upsample.Geometry
 
 
 class Segmenter(nn.Module):
@@ -30,20 +51,40 @@ class Segmenter(nn.Module):
         self.recipe = recipe
         self.classes = classes
         self.encoder = Encoder(recipe.encoder, recipe.augment.crop)
-        self.decoder = DECODERS[recipe.decoder.name](recipe.decoder, self.encoder.width, len(classes))
+        self.decoder = DECODERS[recipe.decoder.name](recipe.decoder, self.encoder, len(classes))
+        if taps := (*self.decoder.taps, *self.decoder.auxiliary_taps):
+            self.encoder.keep_blocks(max(taps), self.decoder.prefix)
         self.mean: tuple[float, ...] = self.encoder.mean  # of red, green and blue, on the scale 0 to 1
         self.std: tuple[float, ...] = self.encoder.std
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B 3 H W, any H and W from 1 pixel up) to logits (B K h w)."""
-        tokens = self.encoder(images)
-        return self.decoder(tokens.patches, tokens.grid)
+        return self.decoder(self._levels(images, self.decoder.taps))
+
+    def forward_auxiliary(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B 3 H W) to the logits and those of each auxiliary decoder, for training."""
+        return self.decoder.forward_auxiliary(self._levels(images, self.decoder.taps + self.decoder.auxiliary_taps))
+
+    def _levels(self, images: Tensor, taps: tuple[int, ...]) -> list[Tokens]:
+        return self.encoder.intermediate(images, taps, self.decoder.stages) if taps else [self.encoder(images)]
 
     def geometry(self, height: int, width: int) -> upsample.Geometry:
         """How the logits of images of this size lie on their pixels."""
-        grid = self.encoder.grid(height, width)
-        p = self.encoder.patch_size
-        return upsample.Geometry(grid, (grid[0] * p, grid[1] * p), content=(height, width))
+        return self.decoder.geometry(self.encoder.grid(height, width), self.encoder.patch_size, (height, width))
+
+    def outputs(self, logits: list[Tensor], height: int, width: int) -> list[Output]:
+        """What `forward_auxiliary` gave for images of this size, with names, weights and geometries."""
+        main, *others = logits
+        extent = tuple(side * self.encoder.patch_size for side in self.encoder.grid(height, width))
+        return [Output("main", 1.0, main, self.geometry(height, width))] + [
+            Output(
+                f"auxiliary {i}",
+                self.recipe.decoder.auxiliary,
+                other,
+                upsample.Geometry(tuple(other.shape[-2:]), extent, (height, width)),
+            )
+            for i, other in enumerate(others)
+        ]
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """Normalised images (B 3 H W) to the full logits (B K H W), for tests and small work."""
@@ -79,8 +120,8 @@ def create(
 
     Args:
         encoder: name of a plain vision transformer in timm.
-        decoder: `linear` or `mask_transformer`.
-        classes: how many, their names, or all about them.
+        decoder: `linear`, `mask_transformer`, `setr_naive`, `setr_pup`, `setr_mla`, `dpt` or `dpt_depth`.
+        classes: how many, their names, or all about them; `dpt_depth` has none.
         image_size: side of the training crop, or (height, width).
         pretrained: True for timm's weights from the hub, or the path of a .safetensors or .pth file.
 
@@ -95,6 +136,8 @@ def create(
         decoder=config.Decoder(name=decoder),
         inference=config.Inference(window=size, stride=size),
     )
+    if recipe.task == "depth":
+        classes = DEPTH_CLASSES
     if not isinstance(classes, Classes):
         names = tuple(classes) if not isinstance(classes, int) else tuple(f"class {i}" for i in range(classes))
         classes = Classes(names, default_colors(len(names)), ignore=255 if len(names) <= 255 else 65535)

@@ -7,6 +7,7 @@ import timm
 from timm.layers import PatchEmbed, resample_patch_embed
 from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
+from timm.models.resnetv2 import ResNetV2
 from timm.models.vision_transformer import Block, VisionTransformer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Block",
     "Eva",
     "PatchEmbed",
+    "ResNetV2",
     "VisionTransformer",
     "gen_relative_position_index",
     "resample_patch_embed",

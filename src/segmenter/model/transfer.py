@@ -9,17 +9,27 @@ from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.timm_models import resample_patch_embed
 
+SAME_MEANING = {"dpt", "dpt_depth"}
+"""Decoders in which equal names mean the same; of others, what happens to be of one size does not fit together."""
+
 
 @torch.no_grad()
 def transfer(source: Segmenter, model: Segmenter) -> list[str]:
-    """Copies the weights of `source` into `model`; returns the names of tensors that stay as they were.
+    """Copies weights and normalisation of `source`, which is used up, into `model`; returns what stays as it was.
 
-    The whole decoder is taken over where both have the same classes, otherwise what does not depend on them.
+    The whole decoder is taken over where both have the same one for the same classes; for other classes, what does not
+    depend on them.
 
     Raises:
         UserError: the encoders are of different kinds.
     """
+    model.mean, model.std = source.mean, source.std
+    if taps := (*model.decoder.taps, *model.decoder.auxiliary_taps):
+        source.encoder.keep_blocks(max(taps), model.decoder.prefix)
     found, wanted = source.state_dict(), model.state_dict()
+    decoders = {source.recipe.decoder.name, model.recipe.decoder.name}
+    if len(decoders) > 1 and not decoders <= SAME_MEANING:
+        found = {name: tensor for name, tensor in found.items() if not name.startswith("decoder.")}
     patches, positions = "encoder.vit.patch_embed.proj.weight", "encoder.vit.pos_embed"
     if source.encoder.patch_size != model.encoder.patch_size:
         found[patches] = resample_patch_embed(found[patches], [model.encoder.patch_size] * 2)
@@ -35,7 +45,10 @@ def transfer(source: Segmenter, model: Segmenter) -> list[str]:
     kept = []
     for name in sorted(found.keys() | wanted.keys()):
         fits = name in found and name in wanted and found[name].shape == wanted[name].shape
-        if name.startswith("encoder.") and not fits:
+        # What the source's decoder had no use for
+        token = name.endswith("_token") and not source.decoder.prefix
+        new = name not in found and (name.startswith("encoder.norm.") or token)
+        if name.startswith("encoder.") and not fits and not new:
             raise UserError(
                 f"train.start: the model has {source.recipe.encoder.name}, which does not fit "
                 f"{model.recipe.encoder.name} ({name}); give both the same encoder.name, depth and width"

@@ -1,4 +1,8 @@
-"""Recipes: YAML files with the settings that differ from the defaults of `config`, read with every key checked."""
+"""Recipes: YAML files with the settings that differ from the defaults of `config`, read with every key checked.
+
+A recipe may be built on others: `base: NAME` or `base: [NAME, NAME]`, each a recipe of the package or a file beside it,
+whose settings hold where the recipe itself (or a later base) says nothing.
+"""
 
 import difflib
 import math
@@ -17,29 +21,72 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """Recipes that come with the package, folder by folder; what they are built on, in parts/, is none."""
+    found = sorted((path.parent, name) for name, path in _packaged().items())
+    return [name for folder, name in found if folder.name != "parts"]
+
+
+def summary(name: str) -> str:
+    """First line of the comment that a recipe of the package begins with."""
+    return _packaged()[name].read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def read(name: str) -> Recipe:
     """The recipe of a name in the package, or of a YAML file.
 
     Raises:
-        UserError: no such recipe, or a key or value in it that is wrong.
+        UserError: no such recipe or base, bases that go round, or a key or value that is wrong.
     """
-    path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
+    path = _packaged().get(name, Path(name))
     if not path.is_file():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"perhaps {near[0]}" if near else f"the recipes of the package are {', '.join(names())}"
-        raise UserError(f"there is no recipe {name}; {hint}")
+        raise UserError(f"there is no recipe {name}; {_nearest(name, names())}")
+    return from_dict(_content(path), path)
+
+
+def _packaged() -> dict[str, Path]:
+    """Files of the package by name."""
+    return {path.stem: path for path in FOLDER.rglob("*.yaml")}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"perhaps {near[0]}" if near else "`segmenter models` lists those of the package"
+
+
+def _content(path: Path, way: tuple[Path, ...] = ()) -> dict:
+    """The settings of a file and, below them, of what it is built on; each file is checked for itself."""
+    if path.resolve() in way:
+        raise UserError(f"{way[-1]}: base leads back to {path}; a recipe cannot be built on itself")
+    way = (*way, path.resolve())
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
-    return from_dict(content, path)
+    bases = content.pop("base", []) if isinstance(content, dict) else []
+    from_dict(content, path)
+    merged: dict = {}
+    for base in bases if isinstance(bases, list) else [bases]:
+        merged = _merged(merged, _content(_base(base, path), way))
+    return _merged(merged, content)
 
 
-def from_dict(content: object, source: Path) -> Recipe:
+def _base(name: object, recipe: Path) -> Path:
+    """The file that `recipe` names as its base."""
+    if not isinstance(name, str):
+        raise UserError(f"{recipe}: base is {name!r}; write the name of a recipe, or a list of names")
+    path = _packaged().get(name, recipe.parent / name)
+    if not path.is_file():
+        raise UserError(f"{recipe}: there is no recipe {name} to build on; {_nearest(name, list(_packaged()))}")
+    return path
+
+
+def _merged(below: dict, above: dict) -> dict:
+    """Settings of both; those of `above` prevail."""
+    groups = {key: below.get(key, {}) | value for key, value in above.items()}
+    return below | groups
+
+
+def from_dict(content: object, source: Path | str) -> Recipe:
     """Nested mappings to a Recipe; what is missing takes its default.
 
     Raises:
@@ -83,6 +130,19 @@ def refuse_impossible(recipe: Recipe) -> None:
             f"inference.stride is {_words(inference.stride)}, more than inference.window {_words(inference.window)}: "
             "pixels between the windows would be left out; write a smaller stride"
         )
+    _refuse_settings_of_another_task(recipe)
+
+
+def _refuse_settings_of_another_task(recipe: Recipe) -> None:
+    train = recipe.train
+    of_labels = {"train.class_weights": train.class_weights != "none", "train.label_smoothing": train.label_smoothing}
+    foreign = of_labels if recipe.task == "depth" else {"data.depth_scale": recipe.data.depth_scale}
+    for place, is_set in foreign.items():
+        if is_set:
+            raise UserError(
+                f"{place} is set, but decoder.name is {recipe.decoder.name}, which learns {recipe.task}; leave it out, "
+                "or choose another decoder"
+            )
 
 
 # nan is in none of the ranges.
@@ -90,16 +150,19 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "of at least 1": (
         lambda value: 1 <= value < math.inf,
         ("augment.short_side", "augment.max_ratio", "augment.crop", "train.steps", "train.batch", "train.accumulate",
-         "train.validate_every", "train.save_every", "inference.window", "inference.stride", "inference.batch"),
+         "train.validate_every", "train.save_every", "inference.window", "inference.stride", "inference.batch",
+         "decoder.width", "decoder.auxiliary_layers"),
     ),
     "of 0 or more": (
         lambda value: 0 <= value < math.inf,
-        ("decoder.layers", "train.min_lr", "train.power", "train.warmup", "train.weight_decay", "train.clip",
-         "train.workers", "train.threads"),
+        ("decoder.layers", "decoder.auxiliary", "train.min_lr", "train.power", "train.warmup", "train.weight_decay",
+         "train.clip", "train.workers", "train.threads", "data.depth_scale", "depth.gradient_weight", "depth.shift"),
     ),
     # The optimisers multiply the rate by up to ten, and float32 ends at 3e38.
     "above 0 and at most 1e37": (
-        lambda value: 0 < value <= 1e37, ("augment.scale", "augment.max_class_share", "train.lr")
+        lambda value: 0 < value <= 1e37,
+        ("augment.scale", "augment.max_class_share", "depth.max_depth", "depth.scale", "train.lr",
+         "train.decoder_scale"),
     ),
     "from 0 to 1": (lambda value: 0 <= value <= 1, ("augment.flip",)),
     "above 0 and at most 1": (lambda value: 0 < value <= 1, ("train.layer_decay",)),
@@ -132,7 +195,7 @@ def _adapter():
     return TypeAdapter(Recipe)
 
 
-def _refuse_unknown(content: dict, kind: type, source: Path, place: str) -> None:
+def _refuse_unknown(content: dict, kind: type, source: Path | str, place: str) -> None:
     known = {field.name: field.type for field in fields(kind)}
     for key, value in content.items():
         if key not in known:

@@ -5,11 +5,11 @@ and dropout from (seed, step), so that a continued run repeats the uninterrupted
 """
 
 import math
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +19,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from segmenter import recipes, upsample
+from segmenter import recipes
 from segmenter.config import Recipe
-from segmenter.data.check import check_data, median_frequency_weights
 from segmenter.data.dataset import EndlessSampler, TrainingSamples
-from segmenter.data.layouts import DataSet, open_data
+from segmenter.data.layouts import DataSet
 from segmenter.errors import UserError
-from segmenter.evaluation.evaluate import confusion
 from segmenter.evaluation.loader import loaded
-from segmenter.evaluation.metrics import Scores
 from segmenter.model import saving
 from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
 from segmenter.training import checkpoint, optim
+from segmenter.training.objective import OBJECTIVES, Objective
+from segmenter.training.stopping import StopsOnInterrupt
 
 LOG_EVERY = 10
 
@@ -43,7 +42,7 @@ def say(text: str) -> None:
 
 
 def train(recipe: Recipe, out: Path) -> float:
-    """Trains a new model into the folder `out` and returns its best validation mIoU (0 to 1).
+    """Trains a new model into the folder `out` and returns its best validation score (0 to 1).
 
     Raises:
         UserError: wrong data or settings, a loss that is no longer finite, or it was told to stop.
@@ -51,8 +50,10 @@ def train(recipe: Recipe, out: Path) -> float:
     recipes.refuse_impossible(recipe)
     if PartialState().is_main_process:
         checkpoint.refuse_taken(out)
-    data = open_data(recipe.data)
-    weights = _checked(data, recipe)
+    kind = OBJECTIVES[recipe.task]
+    data = kind.open_data(recipe.data)
+    objective = kind(recipe, data)
+    _check(data, recipe.data.root, objective)
     torch.manual_seed(recipe.train.seed)
     model = Segmenter(recipe, data.classes)
     if recipe.train.start:
@@ -61,14 +62,14 @@ def train(recipe: Recipe, out: Path) -> float:
         except UserError as error:
             raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
         say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
-    run = Run(recipe, out, data, model, weights)
+    run = Run(recipe, out, data, model, objective)
     if PartialState().is_main_process:
         checkpoint.claim(out, recipe)  # last, so that what is refused leaves no folder behind
     return run.go()
 
 
 def resume(out: Path) -> float:
-    """Goes on with a run where its state was saved last, and returns its best validation mIoU.
+    """Goes on with a run where its state was saved last, and returns its best validation score.
 
     Raises:
         UserError: the folder is no run, its files are damaged, or as `train`.
@@ -77,12 +78,13 @@ def resume(out: Path) -> float:
         raise UserError(f"{out} is no run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
     recipe = recipes.read(str(out / "recipe.yaml"))
     state = checkpoint.load_state(out)
-    data = open_data(recipe.data)
+    kind = OBJECTIVES[recipe.task]
+    data = kind.open_data(recipe.data)
     # The weights come from the state, not from where the first ones came from.
     model = Segmenter(replace(recipe, encoder=replace(recipe.encoder, pretrained="")), data.classes)
     model.recipe = recipe
     try:
-        run = Run(recipe, out, data, model, state["class_weights"])
+        run = Run(recipe, out, data, model, kind(recipe, data, state["class_weights"]))
         run.restore(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UserError):
@@ -95,33 +97,40 @@ def resume(out: Path) -> float:
     return run.go()
 
 
-def _checked(data: DataSet, recipe: Recipe) -> Tensor | None:
-    """Refuses data that cannot be trained on; the class weights (K) if the recipe wants them."""
+def _check(data: DataSet, root: str, objective: Objective) -> None:
+    """Refuses data that cannot be trained on."""
     for split in ("train", "val"):
         if not data.splits.get(split):
-            raise UserError(f"{recipe.data.root} has no images in the split {split!r}; training needs train and val")
-    report = check_data(data)
-    report.refuse_errors()
-    for text in report.warnings:
+            raise UserError(f"{root} has no images in the split {split!r}; training needs train and val")
+    for text in objective.check(data):
         say(f"warning: {text}")
-    if recipe.train.class_weights == "none":
-        return None
-    return torch.as_tensor(median_frequency_weights(report)).float()
+
+
+class Trained(nn.Module):
+    """The model as it is called in training: with its auxiliary outputs."""
+
+    def __init__(self, model: Segmenter):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B 3 H W) to logits and auxiliary logits."""
+        return self.model.forward_auxiliary(images)
 
 
 class Run:
     """One training run in its folder."""
 
-    def __init__(self, recipe: Recipe, out: Path, data: DataSet, model: Segmenter, class_weights: Tensor | None):
+    def __init__(self, recipe: Recipe, out: Path, data: DataSet, model: Segmenter, objective: Objective):
         self.recipe, self.settings, self.out, self.data = recipe, recipe.train, out, data
-        self.class_weights = class_weights
-        self.step, self.best = 0, -1.0
+        self.objective = objective
+        self.step, self.best = 0, -math.inf
         self.stopping = threading.Event()  # this process was told to stop
         self.ending = False  # all processes know that one was
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.accelerator = Accelerator()
-        self.low_precision = _computes_in_bf16(self.settings.precision)
+        self.low_precision = computes_in_bf16(self.settings.precision)
         share = self.settings.accumulate * self.accelerator.num_processes
         if self.settings.batch % share:
             raise UserError(
@@ -129,13 +138,16 @@ class Run:
                 "(train.accumulate times the number of processes)"
             )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         model = model.to(self.accelerator.device)
         self.averaged = None
         if self.settings.ema:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
         self.model = model
         self.network: nn.Module
-        self.network, *self.optimizers = self.accelerator.prepare(model, *optim.optimizers(model, self.settings))
+        optimizers = optim.optimizers(model, self.settings)
+        self.network, *self.optimizers = self.accelerator.prepare(Trained(model), *optimizers)
         if self.settings.compile:
             self.network = torch.compile(self.network)
 
@@ -161,11 +173,11 @@ class Run:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "class_weights": self.class_weights,
+            "class_weights": self.objective.class_weights,
         }
 
     def go(self) -> float:
-        """Trains to the last step and returns the best validation mIoU.
+        """Trains to the last step and returns the best validation score.
 
         Raises:
             UserError: it was told to stop, or cannot go on; what it did is saved.
@@ -175,8 +187,7 @@ class Run:
         settings = self.settings
         bar = tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=not main)
         since, images = time.perf_counter(), 0
-        with _stops_on_interrupt(self.stopping), bar:
-            batches = self._batches()
+        with StopsOnInterrupt(self.stopping, say), bar, self._batches() as batches:
             while self.step < settings.steps:
                 try:
                     batch = next(batches)
@@ -204,7 +215,7 @@ class Run:
                     raise UserError(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
         return self.best
 
-    def _batches(self) -> Iterator[dict]:
+    def _batches(self) -> AbstractContextManager[Iterator[dict]]:
         """This process's share of every remaining batch."""
         settings, samples = self.settings, self.data.splits["train"]
         size = settings.batch // self.accelerator.num_processes
@@ -214,29 +225,26 @@ class Run:
             [next(stream) for _ in range(settings.batch)][rank * size : (rank + 1) * size]
             for _ in range(self.step, settings.steps)
         )
-        samples = TrainingSamples(samples, self.recipe.augment, settings.seed)
+        samples = TrainingSamples(samples, self.recipe.augment, settings.seed, self.objective.target)
         return loaded(samples, settings.workers, keys, pin=self.accelerator.device.type == "cuda")
 
     def _update(self, batch: dict) -> tuple[float, float]:
         """One optimiser update on a batch; returns loss and gradient norm."""
-        settings, classes, device = self.settings, self.data.classes, self.accelerator.device
+        settings, objective, device = self.settings, self.objective, self.accelerator.device
         torch.manual_seed(hash((settings.seed, self.step, self.accelerator.process_index)))
-        self.network.train()
+        self._train_mode()
         for optimizer in self.optimizers:
             optim.set_learning_rate(optimizer, optim.learning_rate(settings, self.step))
-        weights = None if self.class_weights is None else self.class_weights.to(device)
-        images, labels, content = (batch[k].to(device, non_blocking=True) for k in ("image", "labels", "content"))
+        names = ("image", objective.target, "content")
+        images, targets, content = (batch[name].to(device, non_blocking=True) for name in names)
         # The mean is over the valid pixels of the whole batch, however it is split.
-        divisor = self.accelerator.reduce(_valid_weight(labels, weights, classes.ignore), "sum").clamp(min=1e-12)
+        divisor = self.accelerator.reduce(objective.weight(targets), "sum").clamp(min=1e-12)
         total = torch.zeros((), device=device)
-        parts = zip(*(tensor.chunk(settings.accumulate) for tensor in (images, labels, content)), strict=True)
-        for image_part, label_part, content_part in parts:
+        parts = zip(*(tensor.chunk(settings.accumulate) for tensor in (images, targets, content)), strict=True)
+        for image_part, target_part, content_part in parts:
             with torch.autocast(device.type, torch.bfloat16, enabled=self.low_precision):
                 logits = self.network(self.model.normalize(image_part, content_part))
-            geometry = self.model.geometry(*image_part.shape[-2:])
-            loss, _ = upsample.cross_entropy(
-                logits, label_part, geometry, weights, classes.ignore, settings.label_smoothing, reduction="sum"
-            )
+            loss = objective.loss(self.model.outputs(logits, *image_part.shape[-2:]), target_part)
             # Gradients are averaged over the processes, the sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes / divisor)
             total += loss.detach() / divisor
@@ -280,25 +288,29 @@ class Run:
         samples = self.data.splits["val"]
         mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
         judged = self.judged.eval()
-        counts = confusion(judged, mine, workers=self.settings.workers, title="validate")
-        scores = Scores(self.accelerator.reduce(counts, "sum").cpu().numpy(), self.data.classes.names)
+        counts = self.objective.counts(judged, mine)
+        scores = self.objective.scores(self.accelerator.reduce(counts, "sum"))
+        score = scores[self.objective.metric]
         if log is None:
-            self.best = max(self.best, scores.mean_iou)
+            self.best = max(self.best, score)
             return
-        log.write({"step": self.step, "val_mean_iou": scores.mean_iou, "val_pixel_accuracy": scores.pixel_accuracy})
-        say(f"step {self.step}: val mIoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}")
+        log.write({"step": self.step} | {f"val_{name}": value for name, value in scores.items()})
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+        say(f"step {self.step}: val {shown}")
         saving.save(judged, self.out / "last")
-        if scores.mean_iou > self.best:
-            self.best = scores.mean_iou
+        if score > self.best:
+            self.best = score
             saving.save(judged, self.out)
 
+    def _train_mode(self) -> None:
+        self.network.train()
+        if self.settings.batch_norm == "frozen":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
-def _valid_weight(labels: Tensor, weights: Tensor | None, ignore: int) -> Tensor:
-    valid = labels[labels != ignore]
-    return valid.new_tensor(valid.numel(), dtype=torch.float32) if weights is None else weights[valid].sum()
 
-
-def _computes_in_bf16(wanted: str) -> bool:
+def computes_in_bf16(wanted: str) -> bool:
     """Whether to multiply in bf16; `auto` does where the hardware has it, elsewhere it is many times slower."""
     if wanted != "auto":
         return wanted == "bf16"
@@ -306,25 +318,3 @@ def _computes_in_bf16(wanted: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
     return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-
-
-class _stops_on_interrupt:
-    """The first Ctrl-C (or SIGTERM) ends the run after the step it is in; the second one ends it at once."""
-
-    def __init__(self, stopping: threading.Event):
-        self.stopping = stopping
-
-    def __enter__(self) -> None:
-        self.old = {}
-        if threading.current_thread() is threading.main_thread():
-            self.old = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame) -> None:
-        if self.stopping.is_set():
-            raise KeyboardInterrupt
-        self.stopping.set()
-        say("stopping after this step; press Ctrl-C again to stop at once")

@@ -25,7 +25,7 @@ def learning_rate(settings: config.Train, step: int) -> float:
 
 def optimizers(model: Segmenter, settings: config.Train) -> list[torch.optim.Optimizer]:
     """What updates the trainable parameters; each group's `scale` multiplies the learning rate."""
-    groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
+    groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.decoder_scale)
     if settings.optimizer == "sgd":
         return [torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)]
     if settings.optimizer == "adamw":
@@ -46,20 +46,24 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
-def parameter_groups(model: Segmenter, weight_decay: float, layer_decay: float) -> list[dict]:
+def parameter_groups(
+    model: Segmenter, weight_decay: float, layer_decay: float, decoder_scale: float = 1.0
+) -> list[dict]:
     """Trainable parameters by learning-rate scale and weight decay.
 
-    The decoder has scale 1, the encoder's last block `layer_decay`, each block below it once more, its embeddings
-    the least. Vectors, tokens and positions are not decayed.
+    The decoder's heads have `decoder_scale` and its neck 1, the encoder's last block `layer_decay`, each block below it
+    once more, its embeddings the least. Vectors, tokens and positions are not decayed.
     """
-    groups: dict[tuple[int, bool], dict] = {}
+    groups: dict[tuple[float, bool], dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        level = _level(name, model.encoder.depth)
+        scale = layer_decay ** _level(name, model.encoder.depth)
+        if name.startswith("decoder.") and not name.removeprefix("decoder.").startswith(model.decoder.neck):
+            scale = decoder_scale
         decayed = parameter.ndim > 1 and not re.search(r"pos_embed|_token$|embeddings$|relative_tables", name)
-        group = {"params": [], "scale": layer_decay**level, "weight_decay": weight_decay if decayed else 0.0}
-        groups.setdefault((level, decayed), group)["params"].append(parameter)
+        group = {"params": [], "scale": scale, "weight_decay": weight_decay if decayed else 0.0}
+        groups.setdefault((scale, decayed), group)["params"].append(parameter)
     return list(groups.values())
 
 

@@ -1,40 +1,71 @@
-"""Pixel logits in bands of rows: the one loop that every operator on pixels shares, so that none holds K x H x W."""
+"""Pixel logits of one image, tile by tile, so that no tensor has K x H x W elements."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from segmenter.upsample.cells import budget, cell_rows, largest
 from segmenter.upsample.geometry import Geometry
+from segmenter.upsample.precision import exact
 
-# Elements of one band: 8 MB of float32 stay near the cache and are far below a photo's K x H x W.
-BAND = 2_000_000
-
-
-def check(logits: Tensor, geometry: Geometry) -> None:
-    """Raises ValueError unless logits (B*windows K h w) fit the geometry."""
-    if logits.ndim != 4 or tuple(logits.shape[-2:]) != geometry.grid or len(logits) % geometry.window_count:
-        raise ValueError(
-            f"logits of shape {tuple(logits.shape)} do not fit a grid of {geometry.grid} "
-            f"with {geometry.window_count} windows an image"
-        )
+TILE = 2**18
+"""Elements of a tile: one megabyte, so that what is done with them finds them in the cache."""
+WIDTH = 64
+"""Columns of a tile: few cells lie under them, and a product with few cells costs little."""
+TOGETHER = 8
+"""Tiles beside each other that may be kept at full height."""
 
 
-def bands(logits: Tensor, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
-    """Logits of ONE image (windows K h w) to (rows, pixel logits K r W), band by band from the top."""
-    height, width = geometry.size
-    logits = logits.float()
-    rows, columns = ([m.to(logits.device) for m in ms] for ms in (geometry.rows, geometry.columns))
-    # A row of windows that does not touch a band is left out: its matrix is zero there.
-    touched = [matrix.any(1) for matrix in rows]
-    step = max(1, BAND // (logits.shape[1] * width))
-    for top in range(0, height, step):
-        band = slice(top, min(top + step, height))
-        total = torch.zeros(logits.shape[1], band.stop - band.start, width, device=logits.device)
-        for i, row in enumerate(rows):
-            if not touched[i][band].any():
-                continue
-            for j, column in enumerate(columns):
-                cells = row[band] @ logits[i * len(columns) + j]  # K r w
-                total += cells @ column.T  # K r W
-        yield band, total
+class Tiles:
+    """Pixel logits of ONE image (windows K h w).
+
+    A pixel is not finite where a cell with a weight in it is not: infinite, or nan where infinities meet or a nan is.
+    """
+
+    def __init__(self, image: Tensor, geometry: Geometry):
+        image = image.float()
+        self.geometry, self.classes = geometry, image.shape[1]
+        self.finite = bool(largest(image).isfinite())
+        if not self.finite:  # zero times nan would be nan: what is not a number is mixed apart from the numbers
+            image = torch.cat([image.nan_to_num(0, 0, 0), image.isnan(), image == torch.inf, image == -torch.inf], 1)
+        self.image, columns = image, geometry.axes[1]
+        self.columns = [slice(left, min(left + WIDTH, columns.pixels)) for left in range(0, columns.pixels, WIDTH)]
+        self.weights = []
+        for pixels in self.columns:
+            cells, matrix = columns.matrix(pixels)
+            self.weights.append((cells, torch.from_numpy(matrix).to(image.device).T))
+
+    def rows(self, whole: bool = False) -> Iterator[slice]:
+        """Rows of pixels, from the top, for tiles of the usual size; fewer where they are kept `whole`."""
+        tiles = -(-len(self.columns) // TOGETHER) if whole else 1
+        step = max(1, budget(TILE, self.image.device) // (self.classes * WIDTH * tiles))
+        for top in range(0, self.geometry.size[0], step):
+            yield slice(top, min(top + step, self.geometry.size[0]))
+
+    @exact
+    def row(self, pixels: slice) -> Tensor:
+        """Some rows of pixels, not yet enlarged along the columns (K r N)."""
+        rows, matrix = self.geometry.axes[0].matrix(pixels)
+        cells = cell_rows(self.image, self.geometry, rows)[0]  # K n N
+        return torch.from_numpy(matrix).to(cells.device) @ cells
+
+    @exact
+    def tile(self, row: Tensor, number: int) -> Tensor:
+        """Such a row to logits (K r c) of its columns of that number."""
+        cells, weights = self.weights[number]
+        tile = row[..., cells] @ weights
+        return tile if self.finite else _not_finite(tile)
+
+    def bands(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of pixels and what a function makes of their tiles (K r c to ... r c), put together."""
+        for rows in self.rows():
+            row = self.row(rows)
+            yield rows, torch.cat([function(self.tile(row, number)) for number in range(len(self.columns))], -1)
+
+
+def _not_finite(tile: Tensor) -> Tensor:
+    """Numbers, and where nan, infinity and minus infinity take part (4K r c), to logits (K r c)."""
+    numbers, nan, high, low = tile.unflatten(0, (4, -1))
+    numbers = numbers.masked_fill(high > 0, torch.inf).masked_fill(low > 0, -torch.inf)
+    return numbers.masked_fill((nan > 0) | ((high > 0) & (low > 0)), torch.nan)

@@ -1,17 +1,16 @@
-"""How a grid of logits lies on the pixels that are wanted.
+"""How a grid of logits lies on the pixels that are wanted; imports NumPy alone.
 
 Enlarging, cropping the padding away, averaging overlapping windows and a final resize are all linear and separable:
-any chain of them is sum_ij A_i @ grid_ij @ B_j.T with one thin matrix a row of windows (A_i) and a column (B_j).
-Windows form a product grid, so that the number of windows over a pixel is a product too and folds into A and B.
+any chain of them is rows @ grid @ columns.T with thin matrices, each of which `Axis` holds as a few cells a pixel.
+Windows form a product grid, so that their cells along an axis are those of one long axis, and the number of windows
+over a pixel is a product too and folds into the weights.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from segmenter.upsample.axis import Axis, make_axis
 
 Size = tuple[int, int]
 
@@ -52,50 +51,38 @@ class Geometry:
         return self.content or self.extent
 
     @property
+    def window_grid(self) -> Size:
+        """Rows and columns of windows."""
+        return (len(self.windows[0]), len(self.windows[1])) if self.windows else (1, 1)
+
+    @property
     def window_count(self) -> int:
         """Windows of one image; its logits are that many entries of the batch, row by row of windows."""
-        return len(self.windows[0]) * len(self.windows[1]) if self.windows else 1
-
-    @cached_property
-    def rows(self) -> list[Tensor]:
-        """A matrix (H h) for each row of windows."""
-        return [matrix.float() for matrix in self._matrices(0)]
-
-    @cached_property
-    def columns(self) -> list[Tensor]:
-        """A matrix (W w) for each column of windows."""
-        matrices = [matrix.float() for matrix in self._matrices(1)]
-        return [matrix.flip(0) for matrix in matrices] if self.mirrored else matrices
+        return self.window_grid[0] * self.window_grid[1]
 
     @property
     def size(self) -> Size:
         """Pixels (H, W) of the result."""
         return self.final or self._canvas
 
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The pixels along the rows and along the columns."""
+        return tuple(
+            make_axis(
+                self.grid[i],
+                self.extent[i],
+                self.kept[i],
+                tuple(self.windows[i]) if self.windows else (0,),
+                self.final[i] if self.final else None,
+                self.mirrored and i == 1,
+                self.align_corners,
+            )
+            for i in (0, 1)
+        )
+
     @property
     def _canvas(self) -> Size:
         if self.windows is None:
             return self.kept
         return tuple(max(starts) + side for starts, side in zip(self.windows, self.kept, strict=True))
-
-    def _matrices(self, axis: int) -> list[Tensor]:
-        kept, canvas = self.kept[axis], self._canvas[axis]
-        window = _resize_matrix(self.grid[axis], self.extent[axis], self.align_corners)[:kept]  # kept cells
-        if self.windows is None:
-            matrices = [window]
-        else:
-            matrices, count = [], torch.zeros(canvas, 1, dtype=torch.float64)
-            for start in self.windows[axis]:
-                matrices.append(F.pad(window, (0, 0, start, canvas - start - kept)))
-                count[start : start + kept] += 1
-            matrices = [matrix / count for matrix in matrices]
-        if self.final is None or self.final[axis] == canvas:
-            return matrices
-        resize = _resize_matrix(canvas, self.final[axis], align_corners=False)
-        return [resize @ matrix for matrix in matrices]
-
-
-def _resize_matrix(old: int, new: int, align_corners: bool) -> Tensor:
-    """torch's linear interpolation from `old` to `new` samples as a matrix (new old), in float64."""
-    identity = torch.eye(old, dtype=torch.float64)[None]
-    return F.interpolate(identity, size=new, mode="linear", align_corners=align_corners)[0].T.contiguous()

@@ -1,4 +1,4 @@
-"""A photo with its labels in colour on top, and a legend of the classes in it."""
+"""A photo with its labels or its depth in colour on top, and a legend of what is in it."""
 
 import math
 from itertools import accumulate
@@ -8,32 +8,41 @@ from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from segmenter.data.classes import Classes
+from segmenter.inference.depth import DepthResult
 from segmenter.inference.predict import Photo, Result, as_pixels
+from segmenter.views.depth import depth_colors, depth_legend
 
 LEAST_ROWS = 12  # of the legend, beside however low a photo
 LONGEST_NAME = 40
 
 
-def overlay(image: Photo, result: Result, opacity: float = 0.55, legend: bool = True) -> Image.Image:
-    """Draws labels over their photo.
+def overlay(
+    image: Photo, result: Result | DepthResult, opacity: float | None = None, legend: bool = True
+) -> Image.Image:
+    """Draws labels or depth over their photo.
 
     Args:
         image: the photo that `result` was made from: path, picture, or array (H W 3 uint8).
         result: what `segmenter.predict` gave.
         opacity: of the colours, 0 (photo alone) to 1 (colours alone); borders between classes are always opaque.
-        legend: add a column with colour, name and share of every class in the picture.
+            None: 0.55 for labels, 1 for depth, whose shades could not be told through a photo.
+        legend: add a column with colour, name and share of every class in the picture, or the colours of depth.
 
     Raises:
-        ValueError: photo and labels are of different sizes.
+        ValueError: photo and labels, or depth, are of different sizes.
     """
     photo = as_pixels(image)
-    labels = result.labels
-    if photo.shape[:2] != labels.shape:
-        raise ValueError(f"the photo is {photo.shape[:2]} pixels, the labels are {labels.shape}")
-    colors = Image.fromarray(np.array(result.classes.colors, dtype=np.uint8)[labels])
-    picture = Image.blend(Image.fromarray(photo), colors, opacity)
-    picture.paste(colors, mask=Image.fromarray(_borders(labels)))
-    return _beside(picture, _legend(labels, result.classes)) if legend else picture
+    depth = isinstance(result, DepthResult)
+    pixels, what, usual = (result.depth, "depth is", 1.0) if depth else (result.labels, "labels are", 0.55)
+    if photo.shape[:2] != pixels.shape:
+        raise ValueError(f"the photo is {photo.shape[:2]} pixels, the {what} {pixels.shape}")
+    colors = depth_colors(result) if depth else Image.fromarray(np.array(result.classes.colors, dtype=np.uint8)[pixels])
+    picture = Image.blend(Image.fromarray(photo), colors, usual if opacity is None else opacity)
+    if not depth:
+        picture.paste(colors, mask=Image.fromarray(_borders(pixels)))
+    if not legend:
+        return picture
+    return _beside(picture, depth_legend(result) if depth else _legend(pixels, result.classes))
 
 
 def label_picture(labels: np.ndarray, classes: Classes) -> Image.Image:

@@ -1,18 +1,23 @@
-"""Files, folders and globs of photos to label maps and overlays in a folder, their names kept."""
+"""Files, folders and globs of photos to label maps or depth, and overlays, in a folder; their names are kept."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from segmenter import atomic
 from segmenter.data.files import SUFFIXES, read_image
 from segmenter.errors import UserError
+from segmenter.inference.depth import DepthResult
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
+from segmenter.views.depth import METRIC_SCALE, write_depth
 from segmenter.views.overlay import label_picture, overlay
+from segmenter.views.server_formats import Format, refuse_other_classes, server_name, server_picture
 
 
 def find_images(inputs: Iterable[str]) -> list[tuple[Path, Path]]:
@@ -54,30 +59,80 @@ def predict_files(
     multiscale: bool = False,
     native: bool = False,
     overlays: bool = True,
-) -> list[dict[str, str]]:
+    format: Format = "labels",
+) -> list[dict[str, str | float]]:
     """Writes labels/NAME.png and overlays/NAME.jpg for every photo; returns the files of each.
 
+    A model of depth writes depth/NAME.png and depth/NAME.npy instead of labels; the PNG's scale is returned too. With
+    another `format` than `labels`, the label maps have that server's values and names, all in one folder.
+
     Raises:
-        UserError: no photos, one that cannot be read (those before it are written), or no room to write.
+        UserError: no photos, one that cannot be read (those before it are written), no room to write, or classes or
+            names of photos that the server does not know.
     """
+    if format != "labels":
+        refuse_other_classes(model.classes, format)
     written = []
     found = find_images(inputs)
+    maps = _maps(found, out / ("depth" if model.recipe.task == "depth" else "labels"), format)
     photos = {file.resolve() for file, _ in found}
-    for _, name in found:
-        if {(out / "labels" / f"{name}.png").resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
+    for file, name in found:
+        if {maps[file].resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
             raise UserError(f"the results would overwrite photos in {out}; choose another --out")
-    for file, name in tqdm(found, desc="predict", unit="image"):
-        photo = read_image(file)
+    photos = _read_ahead([file for file, _ in found])
+    for (file, name), photo in zip(tqdm(found, desc="predict", unit="image"), photos, strict=True):
         result = predict(model, photo, multiscale, native)
-        labels = out / "labels" / f"{name}.png"
-        _save(label_picture(result.labels, model.classes), labels, format="PNG")
-        entry = {"image": str(file), "labels": str(labels)}
+        entry: dict[str, str | float] = {"image": str(file)}
+        if isinstance(result, DepthResult):
+            entry |= write_depth(result, maps[file])
+        else:
+            plain = format == "labels"
+            labels = label_picture(result.labels, model.classes) if plain else server_picture(result.labels, format)
+            _save(labels, maps[file], format="PNG")
+            entry["labels"] = str(maps[file])
         if overlays:
             picture = out / "overlays" / f"{name}.jpg"
             _save(overlay(photo, result), picture, format="JPEG", quality=90)
             entry["overlay"] = str(picture)
         written.append(entry)
     return written
+
+
+def _read_ahead(files: Sequence[Path]) -> Iterator[np.ndarray]:
+    """The photos of files, each read while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(read_image, files[0])
+        for following in files[1:]:
+            photo, waiting = waiting.result(), reader.submit(read_image, following)
+            yield photo
+        yield waiting.result()
+
+
+def told(written: list[dict[str, str | float]], out: Path, overlays: bool) -> str:
+    """One line on what `predict_files` wrote."""
+    line = f"{len(written)} images: {out / 'labels'}"
+    if "depth" in written[0]:
+        scales = {entry["scale"] for entry in written}
+        meaning = "metres" if scales == {METRIC_SCALE} else "relative inverse depth"
+        scale = f"{scales.pop():.6g}" if len(scales) == 1 else "its text depth_scale"
+        line = f"{len(written)} images: {out / 'depth'} (PNG of 16 bits: value / {scale} = {meaning}; .npy)"
+    return line + overlays * f", {out / 'overlays'}"
+
+
+def _maps(found: Iterable[tuple[Path, Path]], folder: Path, format: Format) -> dict[Path, Path]:
+    """The file of each photo's label map or depth.
+
+    Raises:
+        UserError: two of them would be one file, or a server could not tell to which photo one belongs.
+    """
+    maps: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    for file, name in found:
+        path = folder / f"{name if format == 'labels' else server_name(name, format)}.png"
+        if path in taken:
+            raise UserError(f"{taken[path]} and {file} would both be written as {path.name}; predict them apart")
+        taken[path], maps[file] = file, path
+    return maps
 
 
 def _save(picture: Image.Image, path: Path, **options) -> None:

@@ -6,19 +6,22 @@ Source: Segmenter, arXiv 2105.05633, section 3.2, "Linear".
 from torch import Tensor, nn
 
 from segmenter import config
+from segmenter.model.decoders.decoder import Decoder
+from segmenter.model.encoder import Encoder, Tokens
 
 
-class Linear(nn.Module):
+class Linear(Decoder):
     """Class logits of every patch token on its own."""
 
     class_dependent = ("head.weight", "head.bias")
 
-    def __init__(self, settings: config.Decoder, width: int, classes: int):
+    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
         super().__init__()
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Linear(encoder.width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens (B N D) on a grid (h, w) to logits (B K h w)."""
-        return self.head(tokens).mT.unflatten(2, grid)
+    def forward(self, levels: list[Tokens]) -> Tensor:
+        """The encoder's last tokens (B N D on a grid h, w) to logits (B K h w)."""
+        (tokens,) = levels
+        return self.head(tokens.patches).mT.unflatten(2, tokens.grid)

@@ -12,16 +12,19 @@ from torch import Tensor, nn
 
 from segmenter import config
 from segmenter.errors import UserError
+from segmenter.model.decoders.decoder import Decoder
+from segmenter.model.encoder import Encoder, Tokens
 from segmenter.model.timm_models import Block
 
 
-class MaskTransformer(nn.Module):
+class MaskTransformer(Decoder):
     """Class embeddings and patch tokens share a small transformer; their cosine is the mask."""
 
     class_dependent = ("class_embeddings", "mask_norm.weight", "mask_norm.bias")
 
-    def __init__(self, settings: config.Decoder, width: int, classes: int):
+    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
         super().__init__()
+        width = encoder.width
         self.project = nn.Linear(width, width)
         self.class_embeddings = nn.Parameter(torch.empty(1, classes, width))
         rates = torch.linspace(0, settings.drop_path, settings.layers, device="cpu").tolist()
@@ -37,10 +40,11 @@ class MaskTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_embeddings, std=0.02)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens (B N D) on a grid (h, w) to logits (B K h w)."""
+    def forward(self, levels: list[Tokens]) -> Tensor:
+        """The encoder's last tokens (B N D on a grid h, w) to logits (B K h w)."""
+        ((patches, _, grid),) = levels
         classes = self.class_embeddings.shape[1]
-        tokens = self.project(tokens)  # B N D
+        tokens = self.project(patches)  # B N D
         tokens = torch.cat([tokens, self.class_embeddings.expand(len(tokens), -1, -1)], 1)  # B N+K D
         for block in self.blocks:
             tokens = block(tokens)

@@ -3,17 +3,21 @@
 A layout says for each tensor of our model under which name the file has it and how it is turned into ours.
 """
 
+import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segmenter.errors import UserError
 from segmenter.model.published.reading import Checkpoint, refuse_not_finite
+
+if TYPE_CHECKING:
+    from segmenter.model.segmenter import Segmenter
 
 BLOCK = tuple(
     f"{part}.{kind}"
@@ -28,6 +32,9 @@ class Source(NamedTuple):
 
     key: str
     convert: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    """What makes ours of the file's."""
+    revert: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    """The way back."""
 
 
 @dataclass
@@ -113,6 +120,31 @@ def fill(model: nn.Module, checkpoint: Checkpoint, report: Report, sources: Mapp
         raise AssertionError("a tensor of the model is in no state dict")
 
 
+def refuse_other_parts(network: "Segmenter", names: Set[str], prefix: int, layout: str) -> None:
+    """Does nothing if a network of ours has exactly the tensors that a layout can hold.
+
+    `names` are ours; `prefix` is the number of tokens before the patches, which have positions too.
+
+    Raises:
+        UserError: it has others, or lacks some.
+    """
+    state = network.state_dict()
+    other = sorted(names ^ state.keys())
+    if not other and state["encoder.vit.pos_embed"].shape[1] != math.prod(network.encoder.table_grid) + prefix:
+        other = ["encoder.vit.pos_embed"]
+    if other:
+        raise UserError(
+            f"{network.recipe.encoder.name} with {network.recipe.decoder.name} is built otherwise than {layout}: "
+            f"{few(other)}; save the model as a folder of our own"
+        )
+
+
+def to_published(state: Mapping[str, Tensor], sources: Mapping[str, Source]) -> dict[str, Tensor]:
+    """A model's weights under the names of a layout, as float32 (counters as they are) on the CPU."""
+    found = {source.key: source.revert(state[ours]).detach().cpu().contiguous() for ours, source in sources.items()}
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
+
+
 def few(names: Iterable[str]) -> str:
     """The first three names."""
     names = list(names)
@@ -123,6 +155,14 @@ def depth(keys: Iterable[str], prefix: str) -> int:
     """Blocks of a transformer whose keys begin with `prefix` and a number."""
     found = (re.match(r"\d{1,3}(?!\d)", key.removeprefix(prefix)) for key in keys if key.startswith(prefix))
     return 1 + max((int(number[0]) for number in found if number), default=-1)
+
+
+def stated_heads(checkpoint: Checkpoint) -> int | None:
+    """Attention heads of the encoder, where `num_heads` lies beside the weights."""
+    value = checkpoint.about.get("num_heads")
+    if isinstance(value, str) and value.isdigit():  # the metadata of a .safetensors file are texts
+        value = int(value)
+    return value if type(value) is int and value > 0 else None
 
 
 def axis(path: Path, state: Mapping[str, Tensor], key: str, dimension: int, axes: int) -> int:

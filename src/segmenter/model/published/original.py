@@ -5,20 +5,18 @@ encoder and decoder, positions resampled bilinearly, images smaller than the win
 `encoder.head` that the encoder had for ImageNet, kept and unused.
 """
 
-import math
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from segmenter import atomic, config
-from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
 from segmenter.model.published import keys, variant
 from segmenter.model.published.backbones import Shape
 from segmenter.model.published.keys import Report, Source
 from segmenter.model.published.reading import Checkpoint
+from segmenter.model.rebuilding import rebuild
 from segmenter.model.segmenter import Segmenter
 
 NAME = "the original Segmenter"
@@ -85,8 +83,9 @@ def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     patch = keys.axis(path, state, "encoder.patch_embed.proj.weight", 3, 4)
     positions = keys.axis(path, state, "encoder.pos_embed", 1, 3) - 1 - distilled
     count = keys.axis(path, state, "decoder.head.bias" if linear else "decoder.mask_norm.bias", 0, 1)
-    if found := beside.ours():
-        recipe, classes, mean, std = found
+    if section := beside.section(variant.OURS):
+        with keys.on_meta():
+            network = rebuild(section, f"{beside.path}: the section {variant.OURS}", "remove it")
     else:
         decoder = config.Decoder(name="linear")
         if not linear:
@@ -97,12 +96,10 @@ def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
             )
         size = beside.image_size(path, positions, patch)
         recipe = beside.recipe(Shape(patch, width, beside.heads(width), depth, distilled), decoder, size)
-        classes = Classes(tuple(f"class {index}" for index in range(count)), default_colors(count))
-        mean, std = beside.normalization(distilled)
+        with keys.on_meta():
+            network = Segmenter(recipe, beside.classes(count))
+        network.mean, network.std = beside.normalization(distilled)
         report.assumed += beside.assumed
-    with keys.on_meta():
-        network = Segmenter(replace(recipe, encoder=replace(recipe.encoder, pretrained="")), classes)
-    network.recipe, network.mean, network.std = recipe, mean, std
     keys.fill(network, checkpoint, report, names)
     return network.eval(), report
 
@@ -118,14 +115,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     folder, recipe, encoder, state = Path(folder), network.recipe, network.encoder, network.state_dict()
     linear, distilled = recipe.decoder.name == "linear", "encoder.vit.dist_token" in state
     names = sources(encoder.depth, None if linear else recipe.decoder.layers, distilled)
-    other = sorted(names.keys() ^ state.keys())
-    if not other and state["encoder.vit.pos_embed"].shape[1] != math.prod(encoder.table_grid) + 1 + distilled:
-        other = ["encoder.vit.pos_embed"]
-    if other:
-        raise UserError(
-            f"{recipe.encoder.name} with {recipe.decoder.name} is built otherwise than the original Segmenter: "
-            f"{keys.few(other)}; save the model as a folder of our own"
-        )
+    keys.refuse_other_parts(network, names.keys(), 1 + distilled, NAME)
     heads = recipe.decoder.heads
     if not linear and (encoder.width % variant.HEAD_WIDTH or heads not in (None, encoder.width // variant.HEAD_WIDTH)):
         raise UserError(
@@ -135,7 +125,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     shape = Shape(
         encoder.patch_size, encoder.width, encoder.vit.blocks[0].attn.num_heads, encoder.depth, distilled
     )
-    weights = {source.key: state[ours].detach().cpu().float().contiguous() for ours, source in names.items()}
+    weights = keys.to_published(state, names)
     # The original loads strictly, so that its unused classifiers must be there.
     for name in ("head", "head_dist") if distilled else ("head",):
         weights[f"encoder.{name}.weight"] = torch.zeros(IMAGENET_CLASSES, encoder.width)

@@ -8,15 +8,16 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import yaml
 
-from segmenter import config, recipes
-from segmenter.data.classes import Classes
+from segmenter import config
+from segmenter.data.classes import Classes, default_colors
+from segmenter.data.named_classes import named_classes
 from segmenter.errors import UserError
+from segmenter.model import saving
 from segmenter.model.published import backbones
 from segmenter.model.published.backbones import Shape
 from segmenter.model.segmenter import Segmenter
@@ -31,6 +32,11 @@ NORMALIZATION = {
     "deit": ((123.68 / 255, 116.28 / 255, 103.53 / 255), (58.4 / 255, 57.12 / 255, 57.38 / 255)),
 }
 MAX_RATIO = {"ade20k": 4.0, "pascal_context": 8.0, "cityscapes": 2.0}
+DATA_SETS = {
+    "ade20k": ("ade20k",),
+    "pascal_context": ("pascal_context", "pascal_context_59"),
+    "cityscapes": ("cityscapes",),
+}
 THEIR_NAMES = {"vit_base_patch8_384": "vit_base_patch8_224"}  # where timm has none of that name
 
 
@@ -126,6 +132,15 @@ class Variant:
             raise UserError(f"{self.path}: normalization is {name!r}; known are {' and '.join(NORMALIZATION)}")
         return NORMALIZATION[name]
 
+    def classes(self, count: int) -> Classes:
+        """The classes of the data set that is named, if it has that many, else nameless ones."""
+        data = self.get("dataset_kwargs", "dataset", str)
+        for name in DATA_SETS.get(data, ()):
+            if len(found := named_classes(name)) == count:
+                return found
+        self.assumed.append(f"{count} classes without names")
+        return Classes(tuple(f"class {index}" for index in range(count)), default_colors(count))
+
     def recipe(self, shape: Shape, decoder: config.Decoder, size: tuple[int, int]) -> config.Recipe:
         """All settings of the model, and of its training as far as they are known."""
         name = self.get("net_kwargs", "backbone", str, "")
@@ -174,21 +189,6 @@ class Variant:
             batch=self.get("", "world_batch_size", int, defaults.batch),
         )
 
-    def ours(self) -> tuple[config.Recipe, Classes, tuple[float, ...], tuple[float, ...]] | None:
-        """Recipe, classes, mean and standard deviation as `write` put them there; None in others' files."""
-        section = self.section(OURS)
-        if not section:
-            return None
-        recipe = recipes.from_dict(section.get("recipe"), self.path)
-        try:
-            classes = Classes.from_dict(section["classes"])
-            mean, std = (tuple(float(value) for value in section[name]) for name in ("mean", "std"))
-            if len(mean) != 3 or len(std) != 3:
-                raise ValueError("mean and std must hold 3 numbers each")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.path}: the section {OURS} is damaged ({error!r}); remove it") from error
-        return recipe, classes, mean, std
-
 
 def normalization_name(network: Segmenter) -> str | None:
     """The original's name of a model's normalisation, up to its rounding; None where it has none."""
@@ -229,15 +229,6 @@ def text(network: Segmenter, shape: Shape) -> str:
             "momentum": train.momentum, "weight_decay": train.weight_decay, "sched": "polynomial",
             "iter_max": train.steps, "iter_warmup": float(train.warmup), "clip_grad": None, "epochs": 1,
         },
-        OURS: _plain({
-            "recipe": asdict(recipe), "classes": network.classes.to_dict(), "mean": network.mean, "std": network.std,
-        }),
+        OURS: saving.describe(network),
     }  # fmt: skip
     return yaml.dump(content)
-
-
-def _plain(value: object) -> object:
-    """Nested settings without tuples, as safe YAML holds them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,59 @@
+"""An image to depth at its own size.
+
+Always in one pass over the whole image: each window of a relative model would have a scale and a shift of its own.
+Source of the metric models' formula: the published DPT for KITTI and NYU, arXiv 2103.13413.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segmenter import config, upsample
+from segmenter.errors import UserError
+from segmenter.inference.passes import scaled
+from segmenter.model.segmenter import Segmenter
+
+LEAST = 1e-8  # of metric inverse depth, as published
+
+
+def refuse_multiscale(multiscale: bool) -> None:
+    """Does nothing unless several scales are asked for.
+
+    Raises:
+        UserError: they are. Class probabilities can be averaged, maps that differ by a scale and a shift cannot.
+    """
+    if multiscale:
+        raise UserError("multiscale averages class probabilities, and a model of depth gives none; leave it out")
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """Depth of one image at its own size."""
+
+    depth: np.ndarray
+    """H W float32: metres with `metric`; else inverse depth up to a scale and a shift: larger is nearer."""
+    metric: bool
+
+
+def metric_inverse(output: Tensor, settings: config.Depth) -> Tensor:
+    """What a metric model's decoder gave, at pixels, to inverse depth in 1 / metre."""
+    return (settings.scale * output + settings.shift).clamp(min=LEAST)
+
+
+@torch.inference_mode()
+def inverse_depth(model: Segmenter, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A scaled image (3 h w uint8) to inverse depth (H W float32): in 1 / metre of metric models, else relative."""
+    device = next(model.parameters()).device
+    geometry = replace(model.geometry(*image.shape[-2:]), final=size)
+    pixels = upsample.logits(model(model.normalize(image[None].to(device))), geometry)[0, 0]  # H W
+    settings = model.recipe.depth
+    return metric_inverse(pixels, settings) if settings.target == "metric" else pixels
+
+
+def predict_depth(model: Segmenter, image: np.ndarray, native: bool = False) -> DepthResult:
+    """Depth of an image (H W 3 uint8); `native` keeps its scale instead of bringing it to the training's."""
+    inverse = inverse_depth(model, scaled(image, model.recipe.augment, native), image.shape[:2])
+    metric = model.recipe.depth.target == "metric"
+    return DepthResult((1 / inverse if metric else inverse).cpu().numpy(), metric)

@@ -1,0 +1,50 @@
+"""How the published commands look at an image by default, as named settings of a model's inference.
+
+Source: rstrudel/segmenter at 20d1bfa (the evaluation while segm.train runs, segm.eval.miou, segm.inference) and the
+test configuration of mmsegmentation 1.2.2. Multi-scale testing is a flag there as here. What is an accident in them is
+left out: docs/published-weights.md, Q1, Q11 and Q13.
+"""
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from segmenter.config import Inference, Recipe
+from segmenter.errors import UserError
+
+if TYPE_CHECKING:
+    from segmenter.model.segmenter import Segmenter
+
+Preset = Literal["segm.train", "segm.eval.miou", "segm.inference", "mmseg"]
+OVERLAP = 32  # pixels that windows share at least
+
+
+def settings(preset: str, recipe: Recipe) -> Inference:
+    """Window, stride and the rest that a published command takes for a model of this recipe.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    own, crop = recipe.inference, recipe.augment.crop
+    overlapping = Inference(window=crop, stride=tuple(max(side - OVERLAP, 1) for side in crop))
+    known = {
+        # The model's windows are those of its data set, which variant.yml and the recipes state.
+        "segm.train": replace(own, batch=1, enlarge=True, native=False),
+        "segm.eval.miou": replace(overlapping, batch=4, enlarge=True),
+        "segm.inference": replace(own, batch=2, enlarge=True, native=True),
+        "mmseg": replace(overlapping, batch=1),
+    }
+    if preset not in known:
+        raise UserError(f"there is no preset {preset!r}; choose {', '.join(known)}")
+    return known[preset]
+
+
+def with_preset(model: "Segmenter", preset: str) -> "Segmenter":
+    """A model with the same weights, the very tensors, that looks at images as a published command does.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    other = copy.copy(model)
+    other.recipe = replace(model.recipe, inference=settings(preset, model.recipe))
+    return other

@@ -1,0 +1,71 @@
+"""What every decoder has in common: which tokens it reads, and how its logits lie on the pixels."""
+
+import math
+
+from torch import Tensor, nn
+
+from segmenter import config, upsample
+from segmenter.errors import UserError
+from segmenter.model.encoder import Encoder, Tokens
+from segmenter.upsample.geometry import Size
+
+
+class Decoder(nn.Module):
+    """Tokens of some blocks of the encoder to logits on a grid of its own. Made with (settings, encoder, classes)."""
+
+    taps: tuple[int, ...] = ()
+    """Blocks whose tokens it reads (0-based, without final norm); none: the last block's after the final norm."""
+    auxiliary_taps: tuple[int, ...] = ()
+    """Further blocks that its auxiliary decoders read in training."""
+    stages: tuple[int, ...] = ()
+    """Stages of a hybrid encoder's stem that it reads before the blocks of `taps`."""
+    prefix: bool = True
+    """The class token and its like take part in the encoder."""
+    upscale: int = 1
+    """Cells of the logits along each side of a token."""
+    align_corners: bool = False
+    """How the logits are enlarged to pixels, as in torch's interpolate."""
+    neck: tuple[str, ...] = ()
+    """Beginnings of the names of what learns at the encoder's rate where heads learn faster."""
+    class_dependent: tuple[str, ...] = ()
+    """Names of the tensors that another number of classes changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.auxiliary = nn.ModuleList()
+
+    def forward(self, levels: list[Tokens]) -> Tensor:
+        """Tokens of `taps` to logits (B K h w)."""
+        raise NotImplementedError
+
+    def forward_auxiliary(self, levels: list[Tokens]) -> list[Tensor]:
+        """Tokens of `taps` and `auxiliary_taps` to the logits and those of each auxiliary decoder, on their grids."""
+        return [self(levels)]
+
+    def geometry(self, grid: Size, patch_size: int, size: Size) -> upsample.Geometry:
+        """How the logits of images of `size` (H, W), which have `grid` (h, w) tokens, lie on their pixels."""
+        cells, extent = (tuple(side * factor for side in grid) for factor in (self.upscale, patch_size))
+        return upsample.Geometry(cells, extent, size, align_corners=self.align_corners)
+
+
+def evenly(depth: int, parts: int) -> tuple[int, ...]:
+    """The last block of each of so many equal parts of an encoder: 5, 11, 17 and 23 of 24 blocks."""
+    return tuple(math.ceil(depth * part / parts) - 1 for part in range(1, parts + 1))
+
+
+def tapped(
+    settings: config.Decoder, encoder: Encoder, published: tuple[int, ...], count: int | None = None
+) -> tuple[int, ...]:
+    """The blocks that a decoder reads: those of `decoder.taps`, or else the published ones.
+
+    Raises:
+        UserError: a block beyond the encoder's depth, blocks out of order, or other than `count` of them.
+    """
+    taps, words = settings.taps or published, " ".join(map(str, settings.taps))
+    if count is not None and len(taps) != count:
+        raise UserError(f"decoder.taps is {words}; {settings.name} reads {count} blocks, write as many, or none")
+    if not all(0 <= tap < encoder.depth for tap in taps):
+        raise UserError(f"decoder.taps is {words}, but the encoder has the blocks 0 to {encoder.depth - 1}")
+    if list(taps) != sorted(taps):
+        raise UserError(f"decoder.taps is {words}; write the blocks from the first to the last")
+    return tuple(taps)

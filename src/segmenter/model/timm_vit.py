@@ -1,0 +1,113 @@
+"""timm's model for the encoder's settings, with weights from the hub or a file, without classifier and pooling."""
+
+import difflib
+import textwrap
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segmenter import config
+from segmenter.errors import UserError
+from segmenter.model.published.backbones import EncoderFile, position_grid, read_encoder
+from segmenter.model.published.reading import Unreadable
+from segmenter.model.timm_models import Beit, Eva, PatchEmbed, ResNetV2, VisionTransformer, timm
+
+
+def create_vit(settings: config.Encoder) -> nn.Module:
+    """timm's vision transformer for the settings.
+
+    Raises:
+        UserError: the name is unknown or no plain vision transformer, or the weights cannot be had.
+    """
+    name = settings.name
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; perhaps {' or '.join(near)}" if near else ""
+        raise UserError(f"encoder.name: timm has no model {name!r}{hint}")
+    if settings.patch_size is not None and timm.models.is_model_in_modules(name, ["vision_transformer_hybrid"]):
+        raise UserError(f"encoder.patch_size: {name} takes its patches from the maps of a ResNet; leave it empty")
+    shape = {"patch_size": settings.patch_size, "depth": settings.depth, "embed_dim": settings.width}
+    shape |= {"num_heads": settings.heads, "mlp_ratio": settings.mlp_ratio}
+    shape = {key: value for key, value in shape.items() if value is not None}
+    if any(value < 1 for value in shape.values()):
+        raise UserError(f"encoder: {shape} cannot be; every size must be 1 or more")
+    if settings.pretrained == "hub" and shape.keys() - {"patch_size"}:
+        raise UserError(
+            "encoder.depth, width, heads and mlp_ratio go with random weights only, or with a file's that has them; "
+            "leave encoder.pretrained empty"
+        )
+    options = {"num_classes": 0, "drop_path_rate": settings.drop_path, "pos_drop_rate": settings.dropout}
+    options |= {"proj_drop_rate": settings.dropout, "attn_drop_rate": settings.dropout}
+    if not timm.models.is_model_in_modules(name, ["beit"]):
+        options["dynamic_img_size"] = True  # rotary positions are then made for the grid at hand, not for one grid
+    file = None if settings.pretrained in ("", "hub") else _read(settings.pretrained)
+    if file is not None:
+        # Strict, as timm is only where the file has as many classes as the model: every key must find its place.
+        options["pretrained_cfg_overlay"] = {"state_dict": file.state, "num_classes": 0}
+    try:
+        if file is not None:
+            options |= _trained_size(name, shape, file.state)
+        vit = timm.create_model(name, pretrained=bool(settings.pretrained), **options, **shape)
+    except TypeError as error:
+        raise UserError(_no_vit(name)) from error
+    except Exception as error:  # timm checks sizes by assertion, and foreign files break its conversion in many ways
+        reason = _reason(error)
+        if file is not None:
+            raise UserError(
+                f"encoder.pretrained: {settings.pretrained} does not fit {name} ({reason}); give the encoder.name "
+                "that the file was saved from"
+            ) from error
+        if settings.pretrained:
+            raise UserError(f"encoder.pretrained: no weights for {name} from 'hub': {reason}") from error
+        raise UserError(f"encoder: timm cannot make {name} with {shape or 'its own sizes'}: {reason}") from error
+    if not isinstance(vit, (VisionTransformer, Eva, Beit)) or not _known_patches(vit.patch_embed):
+        raise UserError(_no_vit(name))
+    if file is not None and file.heads not in (None, vit.blocks[0].attn.num_heads):
+        raise UserError(
+            f"encoder.pretrained: {settings.pretrained} has {file.heads} heads, {name} has "
+            f"{vit.blocks[0].attn.num_heads}; set encoder.heads, or give the encoder.name that the file belongs to"
+        )
+    vit.pretrained_cfg.pop("state_dict", None)  # the weights are in the model now
+    vit.attn_pool = None
+    return vit
+
+
+def _known_patches(embedding: nn.Module) -> bool:
+    """Pixels cut into squares, or the maps of a ResNet in stages, as in the hybrids of the first vision transformer."""
+    stem = getattr(embedding, "backbone", None)
+    return isinstance(embedding, PatchEmbed) if stem is None else isinstance(stem, ResNetV2)
+
+
+def _trained_size(name: str, shape: dict[str, int], state: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """The image size at which the file's positions fit as they are: timm would resample them in its own way."""
+    grid = position_grid(state)
+    absolute = ["vision_transformer", "vision_transformer_hybrid", "deit"]
+    if grid is None or not timm.models.is_model_in_modules(name, absolute):
+        return {}
+    with torch.device("meta"):
+        patch = timm.create_model(name, num_classes=0, **shape).patch_embed.feat_ratio(as_scalar=False)
+    return {"img_size": (grid[0] * patch[0], grid[1] * patch[1])}
+
+
+def _read(path: str) -> EncoderFile:
+    """Weights of a local .safetensors, .pth or .npz file without the classifier's, nothing being executed."""
+    if not Path(path).is_file():
+        raise UserError(f"encoder.pretrained: there is no file {path}; give a path or `hub`")
+    try:
+        found = read_encoder(path)
+    except Unreadable as error:
+        raise UserError(f"encoder.pretrained: {path} is damaged or holds no weights ({error.reason})") from error
+    if not found.state:
+        raise UserError(f"encoder.pretrained: {path} is empty; give a .safetensors or .pth file with weights")
+    return found
+
+
+def _no_vit(name: str) -> str:
+    return f"encoder.name: {name} is no plain vision transformer; choose one of those that `segmenter models` lists"
+
+
+def _reason(error: Exception) -> str:
+    """An error's text on one short line; of torch's lists of keys, the first after the heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return textwrap.shorten(lines[1] if lines[0].startswith("Error(s) in loading") and lines[1:] else lines[0], 160)
