@@ -17,16 +17,18 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import segmenter
+from benchmarks.measuring import RESULTS as FOLDER
+from benchmarks.measuring import write_between
 from segmenter import recipes, upsample
 from segmenter.config import Recipe
 from segmenter.data.layouts import open_data
+from segmenter.evaluation.measuring import counted_flops
 from segmenter.model.segmenter import Segmenter
 from segmenter.training.loop import train
 
-RESULTS = Path(__file__).parent / "results" / "decoders.md"
+RESULTS = FOLDER / "decoders.md"
 DECODERS = ("linear", "mask_transformer", "setr_naive", "setr_pup", "setr_mla", "dpt")
 WIDTH = 32  # channels of the SETR and DPT heads: published are 256, for encoders 8 to 10 times as wide as this one
 BATCH = 8
@@ -86,7 +88,7 @@ def speeds(models: dict[str, Segmenter], images: torch.Tensor) -> dict[str, list
 
 def giga_flops(model: Segmenter, image: torch.Tensor) -> float:
     """Multiplications and additions of one image's forward pass, in 10^9."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counted_flops() as counter, torch.no_grad():
         model(image)
     return counter.get_total_flops() / 1e9
 
@@ -130,10 +132,7 @@ def main() -> None:
     table = "\n".join(lines) + "\n"
     print(table)
     if arguments.write:
-        text = RESULTS.read_text() if RESULTS.exists() else "<!-- table -->\n<!-- end -->\n"
-        before, rest = text.split("<!-- table -->\n", 1)
-        after = rest.split("<!-- end -->\n", 1)[1]
-        RESULTS.write_text(f"{before}<!-- table -->\n{table}<!-- end -->\n{after}")
+        write_between(RESULTS, table)
 
 
 if __name__ == "__main__":
