@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segmenter import cli, recipes
 from segmenter.config import Augment, Data, Decoder, Encoder, Inference, Recipe, Train
@@ -43,6 +44,25 @@ def one_thread() -> Iterator[None]:
     """The test runs on one thread."""
     with single_thread():
         yield
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements of any tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.fixture
+def largest_tensor() -> type[LargestTensor]:
+    """`with largest_tensor() as largest:` measures `largest.elements`."""
+    return LargestTensor
 
 
 @pytest.fixture(scope="session")

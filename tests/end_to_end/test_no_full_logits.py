@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import segmenter
 from segmenter.evaluation.evaluate import evaluate_folder
@@ -14,19 +13,6 @@ CLASSES, SIDE = 60, 64
 FULL = CLASSES * SIDE * SIDE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the most elements of any tensor that an operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
 
 
 @pytest.fixture
@@ -45,17 +31,17 @@ def _little_at_once(monkeypatch):
         monkeypatch.setattr(module, name, 20_000)
 
 
-def test_no_full_logits(tmp_path, many_classes, tiny_recipe):
-    with Largest() as largest:
+def test_no_full_logits(tmp_path, many_classes, tiny_recipe, largest_tensor):
+    with largest_tensor() as largest:
         train(tiny_recipe(many_classes, decoder={"name": "linear"}, steps=2, validate_every=1), tmp_path / "run")
     assert 0 < largest.elements < FULL / 2
     model = load(tmp_path / "run")
     data = model.recipe.data
     for multiscale in (False, True):
-        with Largest() as largest:
+        with largest_tensor() as largest:
             evaluate_folder(model, data, "val", multiscale=multiscale)
             segmenter.predict(model, many_classes / "val" / "images" / "val0.png", multiscale=multiscale)
         assert 0 < largest.elements < FULL / 2
-    with Largest() as largest, torch.no_grad():
+    with largest_tensor() as largest, torch.no_grad():
         model.pixel_logits(torch.zeros(1, 3, SIDE, SIDE))
     assert largest.elements == FULL  # the measurement sees them where they are

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from segmenter.upsample import Geometry
 
@@ -50,19 +49,6 @@ def assert_labels(labels: Tensor, logits: Tensor, geometry: Geometry) -> None:
         two = pixels.topk(2, 1).values
         clear = two[:, 0] - two[:, 1] > tau
         assert torch.equal(labels[clear], winner[clear])
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the most elements of any tensor that an operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from composition import CASES, LARGE, Largest, composed, smooth
+from composition import CASES, LARGE, composed, smooth
 
 from segmenter import upsample
 from segmenter.upsample import Geometry, stream
@@ -83,10 +83,10 @@ def test_many_blocks(geometry):
     assert gradient < 1e-6
 
 
-def test_memory_at_the_usual_size():
+def test_memory_at_the_usual_size(largest_tensor):
     """150 classes, 512 x 512 pixels: the largest tensor is less than a twentieth of the full logits."""
     geometry, logits = Geometry((32, 32), (512, 512)), smooth((1, 150, 32, 32)).requires_grad_()
-    with Largest() as largest:
+    with largest_tensor() as largest:
         upsample.cross_entropy(logits, labels_for(geometry, 1, 150, 0), geometry).backward()
     assert largest.elements < 150 * 512 * 512 / 20
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from composition import CASES, LARGE, Largest, assert_labels, composed, smooth, tolerance
+from composition import CASES, LARGE, assert_labels, composed, smooth, tolerance
 
 from segmenter import upsample
 from segmenter.upsample import Geometry, argmax, bands, candidates
@@ -149,7 +149,7 @@ def test_in_a_compiled_function():
 
 @pytest.mark.parametrize("reduce", ["labels", "confusion", "labels_of_mean"])
 @pytest.mark.parametrize("windowed", [False, True])
-def test_no_tensor_of_classes_times_pixels(monkeypatch, reduce, windowed):
+def test_no_tensor_of_classes_times_pixels(monkeypatch, largest_tensor, reduce, windowed):
     monkeypatch.setattr(bands, "TILE", 50_000)
     monkeypatch.setattr(argmax, "POINTS", 50_000)
     classes, size = 40, (120, 150)
@@ -162,17 +162,17 @@ def test_no_tensor_of_classes_times_pixels(monkeypatch, reduce, windowed):
         "confusion": lambda: upsample.confusion(logits, truth, geometry),
         "labels_of_mean": lambda: upsample.labels_of_mean([(logits, geometry)] * 3),
     }
-    with Largest() as largest:
+    with largest_tensor() as largest:
         calls[reduce]()
     pixels = size[0] * size[1]
     assert pixels / 4 <= largest.elements < classes * pixels / 4
 
 
 @pytest.mark.parametrize("final", [None, (700, 600)])
-def test_memory_at_the_usual_size(final):
+def test_memory_at_the_usual_size(largest_tensor, final):
     """150 classes, 512 x 512 pixels: the largest tensor is less than a twentieth of the full logits."""
     geometry = Geometry((32, 32), (512, 512), final=final)
-    with Largest() as largest:
+    with largest_tensor() as largest:
         upsample.labels(smooth((1, 150, 32, 32)), geometry)
     assert largest.elements < 150 * 512 * 512 / 20
 
@@ -278,6 +278,11 @@ def test_wrong_shapes_are_refused(shape):
     for function in (upsample.labels, upsample.logits):
         with pytest.raises(ValueError, match=r"do not fit a grid of \(4, 5\) with 2 windows"):
             function(torch.zeros(shape), geometry)
+
+
+def test_true_labels_that_are_no_classes_are_refused():
+    with pytest.raises(ValueError, match="labels hold 3, but there are 3 classes, and 255 is ignored"):
+        upsample.count(torch.zeros(1, 2, dtype=torch.uint8), torch.tensor([[255, 3]]), 3)
 
 
 def test_wrong_true_labels_are_refused():

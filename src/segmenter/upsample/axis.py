@@ -19,7 +19,7 @@ class Axis:
     """Pixels along one axis as convex mixes of T neighbouring cells; those of all windows stand by their position."""
 
     order: ndarray
-    """Window * grid + cell of each cell that is used (N)."""
+    """Window * grid + cell of each cell (N); some that no pixel mixes are left out."""
     first: ndarray
     """First of the T cells of each pixel (pixels), 0 to N - T."""
     taps: ndarray

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import reduce
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,19 +66,21 @@ class Candidates:
     def _best(self, blocks: Tensor, count: Tensor, scratch: Tensor) -> Tensor:
         """Winners (blocks P*Q) in blocks ordered by their number of candidates, the largest number first."""
         best, value, better, winner = scratch[:, : len(blocks)]
-        mix, first, fewer = self._mixer(blocks), self.first[blocks], -count.cpu().numpy()
-        for number in range(-fewer[0]):
-            some = int(np.searchsorted(fewer, -number))  # blocks with more candidates than that
-            pairs = first[:some] + number
-            label = self.class_of[pairs].float()[:, None]
-            if number == 0:
-                mix(self.at_cells[pairs], best)
-                winner[:] = label
+        mix, number = self._mixer(blocks), torch.arange(int(count[0]), device=blocks.device)[:, None]
+        there = number < count  # candidates blocks: each block's first candidates, then the second ones ...
+        pairs = (self.first[blocks] + number)[there]
+        at_cells, labels = self.at_cells[pairs], self.class_of[pairs].float()[:, None]
+        start = 0
+        for some in there.sum(1).tolist():
+            here = slice(start, start := start + some)
+            if here.start == 0:
+                mix(at_cells[here], best)
+                winner[:] = labels[here]
                 continue
-            mix(self.at_cells[pairs], value[:some])
+            mix(at_cells[here], value[:some])
             torch.gt(value[:some], best[:some], out=better[:some])  # as float: torch is slow at making booleans
             torch.maximum(best[:some], value[:some], out=best[:some])
-            torch.maximum(winner[:some], better[:some].mul_(label), out=winner[:some])  # labels ascend
+            torch.maximum(winner[:some], better[:some].mul_(labels[here]), out=winner[:some])  # labels ascend
         return winner
 
     def _mixer(self, blocks: Tensor) -> Callable[[Tensor, Tensor], object]:

@@ -15,6 +15,9 @@ def confusion(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int = 
     """Logits (B*windows K h w) and true labels (B H W) to counts (K K int64): row true, column predicted.
 
     No label map is made of the prediction.
+
+    Raises:
+        ValueError: logits or labels do not fit the geometry, or a true label is no class.
     """
     check(logits, geometry)
     classes = logits.shape[1]
@@ -26,10 +29,18 @@ def confusion(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int = 
 
 
 def count(predicted: Tensor, labels: Tensor, classes: int, ignore: int = 255) -> Tensor:
-    """Predicted and true labels of one shape to counts (K K int64): row true, column predicted."""
+    """Predicted and true labels of one shape to counts (K K int64): row true, column predicted.
+
+    Raises:
+        ValueError: the shapes differ, or a true label is no class.
+    """
     _same_shape(predicted.shape, labels.shape)
+    ignored = labels == ignore
+    highest = int(labels.masked_fill(ignored, 0).max())
+    if highest >= classes:
+        raise ValueError(f"the labels hold {highest}, but there are {classes} classes, and {ignore} is ignored")
     pairs = labels.long() * classes + predicted
-    pairs[labels == ignore] = classes**2
+    pairs.masked_fill_(ignored, classes**2)
     return torch.bincount(pairs.flatten(), minlength=classes**2 + 1)[:-1].reshape(classes, classes)
 
 

@@ -133,19 +133,19 @@ def _cross_entropy(
     share = true / every.clamp(min=TINY)  # of the true class in its pixel's target
     loss = weight.new_zeros(())
     for chunk in stream:
-        here, labels = chunk.where, stream.labels[chunk.where][..., None]
+        labels, of_all = chunk.of(stream.labels)[..., None], chunk.of(every)
         target = chunk.logits.gather(2, labels)[..., 0]
         if even:
-            loss -= (rest[here] * (chunk.logits @ weight)).sum()
+            loss -= (chunk.of(rest) * (chunk.logits @ weight)).sum()
         powers = chunk.logits.exp_()
         total = powers.sum(2)
-        loss += (every[here] * total.log() - true[here] * target).sum()
+        loss += (of_all * total.log() - chunk.of(true) * target).sum()
         if gradient is None:
             continue
-        powers.scatter_add_(2, labels, -(share[here] * total)[..., None])
-        gradient.add(chunk, every[here] / total, powers)
+        powers.scatter_add_(2, labels, -(chunk.of(share) * total)[..., None])
+        gradient.add(chunk, of_all / total, powers)
         if even:
-            gradient.add_same(chunk, -rest[here], weight)
+            gradient.add_same(chunk, -chunk.of(rest), weight)
     return loss, divisor
 
 
@@ -156,8 +156,9 @@ def _keep_hardest(stream: Stream, below: float, share: float) -> None:
     """
     chance = torch.full_like(stream.counts, math.inf)
     for chunk in stream:
-        target = chunk.logits.gather(2, stream.labels[chunk.where][..., None])[..., 0]
-        chance[chunk.where] = target - chunk.logits.exp_().sum(2).log()
+        target = chunk.logits.gather(2, chunk.of(stream.labels)[..., None])[..., 0]
+        here = chance[chunk.where]
+        here.copy_((target - chunk.logits.exp_().sum(2).log()).view(here.shape))
     valid = chance[stream.counts > 0]
     if len(valid):
         least = valid.kthvalue(max(1, math.ceil(share * len(valid)))).values
@@ -169,13 +170,14 @@ def _dice(stream: Stream, gradient: Gradient | None) -> tuple[Tensor, Tensor]:
     classes = stream.cells.shape[-1]
     common, found = stream.cells.new_zeros(2, classes)  # sums of p t and of p
     for chunk in stream:
-        labels, counts = stream.labels[chunk.where][..., None], stream.counts[chunk.where]
+        labels, counts = chunk.of(stream.labels)[..., None], chunk.of(stream.counts)
         powers = chunk.logits.exp_()
         powers *= (counts / powers.sum(2))[..., None]
         found += powers.sum((0, 1))
         # By way of a tensor as large as the chunk, so that the order of the sum is always the same.
         common += torch.zeros_like(powers).scatter_(2, labels, powers.gather(2, labels)).sum((0, 1))
-    true = torch.bincount(stream.labels.flatten(), stream.counts.flatten().double(), classes).float()
+    labels = torch.where(stream.counts > 0, stream.labels, classes).flatten()
+    true = torch.bincount(labels, minlength=classes + 1)[:classes].float()
     occurs, whole = (true > 0).float(), found + true + 1
     occurs /= occurs.sum().clamp(min=1)
     if gradient is not None:
@@ -187,7 +189,7 @@ def _dice(stream: Stream, gradient: Gradient | None) -> tuple[Tensor, Tensor]:
 
 def _add_dice(gradient: Gradient, chunk: Chunk, stream: Stream, by_common: Tensor, by_found: Tensor) -> None:
     """Adds a chunk's gradient, from the loss's derivatives by the sums of p t and of p of each class (K)."""
-    labels, counts = stream.labels[chunk.where][..., None], stream.counts[chunk.where]
+    labels, counts = chunk.of(stream.labels)[..., None], chunk.of(stream.counts)
     powers = chunk.logits.exp_()
     total = powers.sum(2, keepdim=True)
     true = by_common[labels] * powers.gather(2, labels)  # n L 1

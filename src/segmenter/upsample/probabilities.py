@@ -60,11 +60,12 @@ class _Mean:
 
     def _tile(self, rows: list[Tensor], number: int) -> Tensor:
         """Rows of all passes to the mean probabilities (K r c) of their columns of that number."""
-        mean = torch.zeros((), device=rows[0].device)
+        mean = None
         for row, (tiles, bounded) in zip(rows, self.passes, strict=True):
             tile = tiles.tile(row, number)
             if not bounded:
                 tile -= tile.amax(0)
             tile.exp_()
-            mean = torch.addcdiv(mean, tile, tile.sum(0), value=1 / len(rows))
+            share = 1 / (len(rows) * tile.sum(0))
+            mean = tile.mul_(share) if mean is None else mean.addcmul_(tile, share)
         return mean

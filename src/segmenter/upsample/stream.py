@@ -16,20 +16,24 @@ from segmenter.upsample.axis import Axis
 from segmenter.upsample.cells import budget, cells_of, normalized
 from segmenter.upsample.geometry import Geometry
 
-CHUNK = 2**19
-"""Pixel logits that are worked on together: two megabytes."""
+CHUNK = 2**21
+"""Pixel logits that are worked on together, 8 MB: fewer fit a cache better, but make threads wait more often."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Neighbouring blocks (n) in a row of blocks of one image, each with L places."""
+    """Neighbouring blocks in a row of blocks, of all images (n in all), each with L places."""
 
-    where: tuple[int, int, slice]
-    """Image, row of blocks, and blocks in it."""
+    where: tuple[slice, int, slice]
+    """Images, row of blocks, and blocks in it."""
     weights: Tensor
     """Weights of a block's cells at its places (n L S*T)."""
     logits: Tensor
     """Logits at the places, less a shift common to all classes (n L K); the next chunk's overwrite them."""
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values at all places (B blocks blocks L) to those of the chunk (n L)."""
+        return values[self.where].flatten(0, 1)
 
 
 class Stream:
@@ -58,24 +62,25 @@ class Stream:
         return labels.transpose(2, 3).flatten(3)
 
     def __iter__(self) -> Iterator[Chunk]:
-        rows, columns = self.rows, self.columns
+        rows, columns, images = self.rows, self.columns, len(self.cells)
         down, along = (torch.from_numpy(blocks.weights).to(self.cells.device) for blocks in (rows, columns))
         places, classes = rows.length * columns.length, self.cells.shape[-1]
-        step = min(max(1, budget(CHUNK, self.cells.device) // (places * classes)), columns.count)
-        scratch = self.cells.new_empty(step, places, classes)
+        step = min(max(1, budget(CHUNK, self.cells.device) // (images * places * classes)), columns.count)
+        scratch = self.cells.new_empty(images * step, places, classes)
         for row in range(rows.count):
-            one = down[row if len(down) > 1 else 0]
-            weights = torch.einsum("ps,bqt->bpqst", one, along).flatten(3).flatten(1, 2)  # blocks or 1, L S*T
-            for image, cells in enumerate(self.cells):
-                under = cells[rows.cells[row] - self.low][:, columns.cells]  # S blocks T K
-                under = under.transpose(0, 1).flatten(1, 2)
-                for first in range(0, columns.count, step):
-                    blocks = slice(first, min(first + step, columns.count))
-                    some = weights[blocks] if len(weights) > 1 else weights.expand(blocks.stop - blocks.start, -1, -1)
-                    logits = torch.bmm(some, under[blocks], out=scratch[: len(some)])
-                    if not self.bounded:
-                        logits -= logits.amax(2, keepdim=True)
-                    yield Chunk((image, row, blocks), some, logits)
+            lines = self.cells[:, rows.cells[row] - self.low]  # B S columns K
+            weights = torch.einsum("ps,bqt->bpqst", down[row if len(down) > 1 else 0], along)
+            weights = weights.flatten(3).flatten(1, 2)  # blocks or 1, L S*T
+            for first in range(0, columns.count, step):
+                blocks = slice(first, min(first + step, columns.count))
+                count = blocks.stop - blocks.start
+                cells = lines[:, :, columns.cells[blocks]].transpose(1, 2).flatten(2, 3).flatten(0, 1)  # n S*T K
+                some = weights[blocks] if len(weights) > 1 else weights.expand(count, -1, -1)
+                some = some.expand(images, -1, -1, -1).flatten(0, 1)
+                logits = torch.bmm(some, cells, out=scratch[: images * count])
+                if not self.bounded:
+                    logits -= logits.amax(2, keepdim=True)
+                yield Chunk((slice(None), row, blocks), some, logits)
 
 
 class Gradient:
@@ -88,13 +93,13 @@ class Gradient:
 
     def add(self, chunk: Chunk, factors: Tensor, slopes: Tensor) -> None:
         """Takes the gradient of a chunk's logits: slopes (n L K) times a factor at each place (n L)."""
-        parts = self.parts[chunk.where].flatten(1, 2)
-        torch.bmm(chunk.weights.mT * factors[:, None], slopes, out=parts)
+        parts = self.parts[chunk.where]
+        parts.copy_(((chunk.weights.mT * factors[:, None]) @ slopes).view(parts.shape))
 
     def add_same(self, chunk: Chunk, factors: Tensor, slopes: Tensor) -> None:
         """Adds slopes (K) that are the same at all of a chunk's places, times a factor at each (n L)."""
-        parts = self.parts[chunk.where].flatten(1, 2)
-        parts += chunk.weights.mT @ factors[..., None] * slopes
+        parts = self.parts[chunk.where]
+        parts += (chunk.weights.mT @ factors[..., None] * slopes).view(parts.shape)
 
     def of_logits(self) -> Tensor:
         """The gradient of the logits (B*windows K h w)."""
