@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from segmenter.data.classes import Classes, default_colors
+from segmenter.errors import UserError
 from segmenter.evaluation.benchmark import WAYS, benchmark
 from segmenter.evaluation.measuring import Spread, counted_flops, extra_memory, matmul_peak
 from segmenter.evaluation.stages import LEAST, Stages
@@ -113,7 +114,7 @@ def test_a_photo_of_ones_own(disc_run, command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
-def test_what_cannot_be_measured_is_said(disc_run, command, monkeypatch):
+def test_what_cannot_be_measured_is_said(disc_run, command, model, monkeypatch):
     told = command("benchmark", disc_run, "--size", 20, 96)
     assert (told.status, told.err.splitlines()[-1]) == (
         1,
@@ -123,6 +124,10 @@ def test_what_cannot_be_measured_is_said(disc_run, command, monkeypatch):
     told = command("benchmark", disc_run, "--device", "cuda")
     assert told.status == 1
     assert told.err.endswith("there is no CUDA device here for --device cuda; write --device cpu\n")
+    with pytest.raises(UserError, match="takes photos whole and at one scale; choose single or training"):
+        benchmark(model("dpt_depth"), {"windows": WAYS["windows"]}, **QUICK)
+    with pytest.raises(UserError, match=r"nothing.png does not exist"):
+        benchmark(model(), WAYS, image="nothing.png")
 
 
 # ---- the instruments

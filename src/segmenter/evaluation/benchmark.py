@@ -1,6 +1,7 @@
 """What a model costs on this machine, stage by stage: an image, a batch, a photo in windows, a photo at many scales."""
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,15 +123,18 @@ def benchmark(
         seconds: that each way is repeated.
 
     Raises:
-        UserError: a size that cannot be drawn, or the photo cannot be read.
+        UserError: a size that cannot be drawn, the photo cannot be read, or none of the ways is for the model.
     """
     device = next(model.parameters()).device
     if model.recipe.task == "depth":
         ways = {name: ways[name] for name in ways if name in OF_DEPTH}
+        if not ways:
+            raise UserError(f"a model of depth takes photos whole and at one scale; choose {' or '.join(OF_DEPTH)}")
     with tempfile.TemporaryDirectory() as folder:
-        photo = Path(folder) / "photo.jpg"
+        photo = Path(folder) / f"photo{Path(image).suffix or '.jpg'}"
         if image:
-            Image.fromarray(read_image(image)).save(photo, quality=90)
+            read_image(image)  # says what is wrong with it
+            shutil.copyfile(image, photo)
         else:
             draw(size, photo)
         found = []
