@@ -7,7 +7,6 @@ Runs that are finished in RUNS are not repeated. Everything takes one thread: on
 
 import argparse
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from benchmarks.measuring import write_between
 from segmenter import recipes, upsample
 from segmenter.config import Recipe
 from segmenter.data.layouts import open_data
-from segmenter.evaluation.measuring import counted_flops
+from segmenter.evaluation.measuring import PeakMemory, counted_flops
 from segmenter.model.segmenter import Segmenter
 from segmenter.training.loop import train
 
@@ -59,7 +58,9 @@ def peak_memory(decoder: str) -> float:
 
 
 def print_peak_memory(decoder: str) -> None:
-    """Three updates on noise, then this process's peak."""
+    """Three updates on noise, then this process's peak (as the kernel's own maximum would count the parent's too)."""
+    memory = PeakMemory(torch.device("cpu"))
+    memory.start()
     settings = recipe(decoder, 3, 0)
     model = Segmenter(settings, open_data(settings.data).classes).train()
     images = torch.randn(BATCH, 3, *settings.augment.crop)
@@ -70,7 +71,7 @@ def print_peak_memory(decoder: str) -> None:
         sum(o.weight * upsample.cross_entropy(o.logits, labels, o.geometry) for o in outputs).backward()
         optimizer.step()
         optimizer.zero_grad()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(memory.largest() / 2**20)
 
 
 @torch.inference_mode()

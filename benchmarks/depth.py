@@ -1,8 +1,9 @@
 """DPT for depth on generated scenes never seen, next to the mean depth map of the training scenes: results/depth.md.
 
-python -m benchmarks.depth [--out RUN] [--updates N] [--seed N] [--results]
+python -m benchmarks.depth [--out RUNS] [--updates N] [--seed N] [--write]
 
-A run that is finished in RUN is not repeated. Everything takes one thread and one process.
+The start is the demo's model, which has learnt the labels of the training scenes. Runs that are finished in RUNS are
+not repeated. Everything takes one thread and one process.
 """
 
 import argparse
@@ -17,22 +18,27 @@ import numpy as np
 import torch
 
 import segmenter
+from benchmarks.measuring import RESULTS as FOLDER
+from benchmarks.measuring import write_between
 from segmenter import recipes
-from segmenter.config import Recipe
 from segmenter.data.depth_data import DepthSample, open_depth
 from segmenter.evaluation.depth_metrics import DepthScores, image_sums
 from segmenter.training.loop import train
 
-RESULTS = Path(__file__).parent / "results" / "depth.md"
+RESULTS = FOLDER / "depth.md"
 SHOWN = ("delta1", "delta2", "delta3", "abs_rel", "rmse", "silog")
 
 
-def recipe(updates: int, seed: int) -> Recipe:
-    """The package's recipe with another budget, in one process, which draws every scene once and keeps it."""
-    found = recipes.read("dpt-depth")
-    updates = updates or found.train.steps
-    budget = {"steps": updates, "validate_every": updates, "save_every": updates, "seed": seed, "workers": 0}
-    return replace(found, train=replace(found.train, **budget))
+def trained(name: str, updates: int, seed: int, out: Path, start: str = "") -> tuple[float, Path]:
+    """Trains a recipe of the package, of another budget, unless that is done; returns minutes (0: was done), folder."""
+    run, found = out / name, recipes.read(name)
+    # In one process, which draws every scene once and keeps it.
+    budget = {"validate_every": updates, "save_every": updates, "workers": 0}
+    if not (run / "model.safetensors").exists():
+        since = time.perf_counter()
+        train(replace(found, train=replace(found.train, steps=updates, seed=seed, start=start, **budget)), run)
+        return (time.perf_counter() - since) / 60, run
+    return 0.0, run
 
 
 def mean_map_scores(train: Sequence[DepthSample], test: Sequence[DepthSample], max_depth: float) -> DepthScores:
@@ -43,34 +49,29 @@ def mean_map_scores(train: Sequence[DepthSample], test: Sequence[DepthSample], m
 
 
 def main() -> None:
-    """Trains if need be, scores model and mean map, prints the table and, with --results, writes it down."""
+    """Trains if need be, scores model and mean map, prints the table, writes it to results/depth.md if told to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/depth"))
-    parser.add_argument("--updates", type=int, default=0, help="default: the recipe's")
+    parser.add_argument("--updates", type=int, default=recipes.read("dpt-depth").train.steps)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", action="store_true", help="write results/depth.md")
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    settings = recipe(arguments.updates, arguments.seed)
-    took = "trained before"
-    if not (arguments.out / "model.safetensors").exists():
-        since = time.perf_counter()
-        train(settings, arguments.out)
-        took = f"training {(time.perf_counter() - since) / 60:.1f} min, drawing the scenes included"
-    data = open_depth(settings.data)
-    test, model = data.split("test"), segmenter.load(arguments.out)
+    label_minutes, start = trained("demo", recipes.read("demo").train.steps, arguments.seed, arguments.out)
+    minutes, run = trained("dpt-depth", arguments.updates, arguments.seed, arguments.out, str(start))
+    model = segmenter.load(run)
+    data, settings = open_depth(model.recipe.data), model.recipe.depth
+    test = data.split("test")
     scores = {
         "DPT": segmenter.evaluate(model, test),
-        "mean map of training": mean_map_scores(data.split("train"), test, settings.depth.max_depth),
+        "mean map of training": mean_map_scores(data.split("train"), test, settings.max_depth),
     }
+    took = f"{label_minutes:.0f} min for the labels, {minutes:.0f} min for the depth" if minutes else "trained before"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    options = f"--updates {settings.train.steps} --seed {arguments.seed}"
     lines = [
-        f"`python -m benchmarks.depth {options} --results`, {platform.machine()}, one thread, "
-        f"torch {torch.__version__}, {date.today()}; {took}; {parameters / 1e6:.2f} M parameters.",
-        "",
-        f"{scores['DPT'].images} test scenes never seen, 96 x 128 pixels, sky and what is beyond "
-        f"{settings.depth.max_depth:g} m left out; scale and shift of the inverse depth fitted to each scene.",
+        f"`python -m benchmarks.depth --updates {arguments.updates} --seed {arguments.seed} --write`, "
+        f"{platform.machine()}, one thread, torch {torch.__version__}, {date.today()}; {took}; "
+        f"{parameters / 1e6:.2f} M parameters.",
         "",
         f"| prediction | {' | '.join(SHOWN)} |",
         "| --- |" + " --- |" * len(SHOWN),
@@ -80,8 +81,8 @@ def main() -> None:
         lines.append(f"| {name} | {' | '.join(f'{numbers[metric]:.3f}' for metric in SHOWN)} |")
     table = "\n".join(lines) + "\n"
     print(table)
-    if arguments.results:
-        RESULTS.write_text(f"# Depth of generated scenes\n\n{table}", encoding="utf-8")
+    if arguments.write:
+        write_between(RESULTS, table)
 
 
 if __name__ == "__main__":

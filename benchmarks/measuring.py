@@ -113,8 +113,7 @@ def missing(package: str) -> bool:
 def report(rows: list[Row], arguments: argparse.Namespace, device: torch.device | None = None, note: str = "") -> None:
     """Prints the table with command, machine and date; writes it as the options say."""
     name = Path(sys.argv[0]).stem
-    # Where the results go says nothing about them, and a folder of this machine even less.
-    command = " ".join(["python -m", f"benchmarks.{name}", *_without_files(sys.argv[1:])])
+    command = " ".join(["python -m", f"benchmarks.{name}", *_without_folders(sys.argv[1:])])
     where = machine(device or torch.device("cpu"))
     table = markdown(["what", "against", "ours", "theirs", "theirs / ours", "wanted"], [row.cells() for row in rows])
     rounds = f" Median (quarters) of {arguments.rounds} rounds." if arguments.rounds > 1 else ""
@@ -128,11 +127,12 @@ def report(rows: list[Row], arguments: argparse.Namespace, device: torch.device 
         write_between(RESULTS / f"{name}.md", text)
 
 
-def _without_files(words: list[str]) -> list[str]:
+def _without_folders(words: list[str]) -> list[str]:
+    """A command's words as they are shown: files by their names, and not where the results go."""
     kept, skip = [], False
     for word in words:
         if not skip and word != "--write" and not word.startswith("--json"):
-            kept.append(word)
+            kept.append(Path(word).name if "/" in word else word)
         skip = word == "--json"
     return kept
 

@@ -97,18 +97,14 @@ def write_discs(root: Path, size: tuple[int, int] = (64, 64), **counts: int) -> 
     return root
 
 
-def make_recipe(
-    root: Path | str, decoder: dict | None = None, encoder: dict | None = None, **train
-) -> Recipe:
+def make_recipe(root: Path | str, decoder: dict | None = None, encoder: dict | None = None, **train) -> Recipe:
     """A recipe that takes a second; single settings can be given."""
     tiny = {"name": "vit_tiny_patch16_224", "patch_size": 8, "depth": 2, "width": 48, "heads": 3}
     tiny["drop_path"] = 0.0
     quick = {"steps": 4, "batch": 2, "lr": 1e-3, "validate_every": 100, "workers": 0, "precision": "fp32"}
     return Recipe(
         data=Data(root=str(root)),
-        augment=Augment(
-            short_side=64, crop=(64, 64), scale=(1.0, 1.0), max_class_share=1.0, distortion=False
-        ),
+        augment=Augment(short_side=64, crop=(64, 64), scale=(1.0, 1.0), max_class_share=1.0, distortion=False),
         encoder=Encoder(**(tiny | (encoder or {}))),
         decoder=Decoder(**({"layers": 1} | (decoder or {}))),
         train=Train(**(quick | train)),

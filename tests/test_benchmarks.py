@@ -119,7 +119,7 @@ def test_a_command_prints_its_table_and_writes_json(model, tmp_path, monkeypatch
     monkeypatch.setattr(sys, "argv", [*words, "--json", str(tmp_path / "found.json")])
     memory.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("`python -m benchmarks.memory --model ")
+    assert lines[0].startswith("`python -m benchmarks.memory --model model --sizes 96x128 --threads 1`")
     assert "--json" not in lines[0]
     assert lines[2].startswith("| what | against | ours | theirs | theirs / ours | wanted |")
     assert lines[4].startswith("| 96 x 128, vit_tiny_patch16_384, mask_transformer, 7 classes, window 64, stride 48 |")

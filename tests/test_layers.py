@@ -119,20 +119,14 @@ def test_no_imports_go_round():
 
 def test_only_one_module_imports_timm():
     importers = {
-        name
-        for name, tree in TREES.items()
-        for full in imports(tree, True)
-        if full.partition(".")[0] == "timm"
+        name for name, tree in TREES.items() for full in imports(tree, True) if full.partition(".")[0] == "timm"
     }
     assert importers == {"model.timm_models"}
 
 
 def test_only_the_guard_imports_torchvision():
     importers = {
-        name
-        for name, tree in TREES.items()
-        for full in imports(tree, True)
-        if full.partition(".")[0] == "torchvision"
+        name for name, tree in TREES.items() for full in imports(tree, True) if full.partition(".")[0] == "torchvision"
     }
     assert importers == {"torchvision_guard"}
 
@@ -153,9 +147,7 @@ def loaded_after(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in ended.stdout.split()}
 
 
-@pytest.mark.parametrize(
-    "statement", ["import segmenter", "import segmenter.cli", "import segmenter.recipes"]
-)
+@pytest.mark.parametrize("statement", ["import segmenter", "import segmenter.cli", "import segmenter.recipes"])
 def test_importing_does_not_load_torch(statement):
     heavy = {"torch", "torchvision", "timm", "matplotlib", "accelerate", "scipy"}
     assert not loaded_after(statement) & heavy

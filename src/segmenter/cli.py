@@ -71,9 +71,7 @@ def check(
     from segmenter.data.depth_data import open_depth
     from segmenter.data.layouts import open_data
 
-    settings = Data(
-        root=data, layout=layout, classes=classes, map=map, depth_scale=depth_scale, depth_kind=depth_kind
-    )
+    settings = Data(root=data, layout=layout, classes=classes, map=map, depth_scale=depth_scale, depth_kind=depth_kind)
     found = open_depth(settings) if task == "depth" else open_data(settings)
     report = check_depth(found, settings) if task == "depth" else check_data(found)
     print(f"{found.source}\n\n{report.table()}\n")

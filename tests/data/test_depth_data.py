@@ -321,7 +321,8 @@ def test_that_the_scale_is_missing_is_said_once_a_split(root):
 def test_a_scale_that_cannot_be_is_warned_of(root):
     assert texts(checked(root, depth_scale=1), "warning") == [
         f"{split}: the median depth is 2667 m; if that cannot be, write the number that means one metre: "
-        "--data.depth-scale" for split in ("train", "val", "test")
+        "--data.depth-scale"
+        for split in ("train", "val", "test")
     ]
     assert checked(root, depth_scale=1, depth_kind="inverse").findings == []
 

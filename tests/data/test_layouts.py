@@ -259,8 +259,7 @@ def test_two_files_of_one_name(tmp_path):
     flat(tmp_path, ["a"])
     image(tmp_path / "images/a.jpg")
     assert refused(tmp_path) == (
-        f"{tmp_path}/images/a.jpg and {tmp_path}/images/a.png have the same name, "
-        "by which files are paired: remove one"
+        f"{tmp_path}/images/a.jpg and {tmp_path}/images/a.png have the same name, by which files are paired: remove one"
     )
 
 

@@ -164,8 +164,7 @@ def test_an_archive_with_another_checksum_is_removed(host, ade20k, tmp_path):
     text = refused("ade20k", tmp_path, ade20k)
     assert "ADEChallengeData2016.zip came with the md5 " in text
     assert text.endswith(
-        "as published, and was removed; start again later, or put ADEChallengeData2016.zip into "
-        f"{tmp_path} yourself"
+        f"as published, and was removed; start again later, or put ADEChallengeData2016.zip into {tmp_path} yourself"
     )
     assert not list(tmp_path.iterdir())
 

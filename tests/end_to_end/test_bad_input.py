@@ -319,9 +319,7 @@ def test_a_full_disk_while_saving_leaves_the_old_state_to_go_on_from(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_full_disk_while_the_best_model_is_saved_spares_the_old_one(
-    disc_run, discs, command, tmp_path, monkeypatch
-):
+def test_a_full_disk_while_the_best_model_is_saved_spares_the_old_one(disc_run, discs, command, tmp_path, monkeypatch):
     run = shutil.copytree(disc_run, tmp_path / "run")
     recipe = recipes.read(str(run / "recipe.yaml"))
     recipe.train.steps = 40

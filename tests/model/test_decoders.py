@@ -181,9 +181,7 @@ def block(x: Tensor, w: dict[str, Tensor], heads: int) -> Tensor:
     """A pre-norm block on the tokens (N D) of one image; w are its tensors."""
     width = x.shape[1]
     normed = layer_norm(x, w["norm1.weight"], w["norm1.bias"])
-    qkv = (
-        normed @ w["attn.qkv.weight"].T + w["attn.qkv.bias"]
-    )  # N 3D: queries, keys, values; heads within each
+    qkv = normed @ w["attn.qkv.weight"].T + w["attn.qkv.bias"]  # N 3D: queries, keys, values; heads within each
     queries, keys, values = qkv.split(width, 1)
     size = width // heads
     found = []

@@ -20,9 +20,11 @@ WIDTHS = (5, 6, 7, 8)
 
 
 @cache
-def encoder(name: str = "vit_tiny_patch16_224", depth: int = 4, width: int = 48, heads: int = 3) -> Encoder:
+def encoder(
+    name: str = "vit_tiny_patch16_224", depth: int = 4, width: int = 48, heads: int = 3, patch_size: int | None = None
+) -> Encoder:
     with torch.device("meta"):
-        return Encoder(config.Encoder(name, depth=depth, width=width, heads=heads), (64, 64))
+        return Encoder(config.Encoder(name, patch_size=patch_size, depth=depth, width=width, heads=heads), (64, 64))
 
 
 def decoder(kind: type = Dpt, name: str = "vit_tiny_patch16_224", **settings) -> Dpt | DptDepth:
@@ -139,6 +141,17 @@ def test_formula_of_depth(layout, aligned, odd, non_negative):
     found = made(levels)
     torch.testing.assert_close(found, expected.clamp(min=0) if non_negative else expected)
     assert made.geometry((3, 5), 16, (40, 70)).grid == tuple(found.shape[2:])
+
+
+@pytest.mark.parametrize(("layout", "cells"), [("", 8), ("huggingface", 16)])
+def test_depth_is_not_made_finer_than_the_pixels(layout, cells):
+    settings = config.Decoder("dpt_depth", width=4, widths=WIDTHS, layout=layout)
+    made = DptDepth(settings, encoder(patch_size=8), 1)
+    found = made(
+        [level._replace(patches=level.patches.float(), prefix=level.prefix.float()) for level in tokens((2, 4))]
+    )
+    assert found.shape == (2, 1, 2 * cells, 4 * cells)
+    assert made.geometry((2, 4), 8, (16, 30)).grid == (2 * cells, 4 * cells)
 
 
 @torch.no_grad()

@@ -180,9 +180,7 @@ def test_trained_positions_live_on_the_grid_of_the_crop(tmp_path):
     save_file(state, tmp_path / "vit.safetensors")
     crop = small_encoder(image_size=(64, 90), pretrained=str(tmp_path / "vit.safetensors"))
     assert crop.vit.pos_embed.shape == (1, 1 + 4 * 6, 48)
-    torch.testing.assert_close(
-        crop.vit.pos_embed[0, 1:], resized(native.vit.pos_embed[0, 1:], (14, 14), (4, 6))
-    )
+    torch.testing.assert_close(crop.vit.pos_embed[0, 1:], resized(native.vit.pos_embed[0, 1:], (14, 14), (4, 6)))
     with torch.no_grad():
         tokens, _ = crop.embed(torch.zeros(1, 3, 64, 96))
     bare = crop.vit.patch_embed.proj.bias + crop.vit.pos_embed[:, 1:]
@@ -324,21 +322,15 @@ def test_a_wholly_frozen_encoder_gives_the_same_tokens_in_training():
 
 @pytest.mark.parametrize("freeze", [-2, 3])
 def test_freeze_out_of_range(freeze):
-    with pytest.raises(
-        UserError, match=rf"encoder.freeze is {freeze}; vit_tiny_patch16_224 has 2 blocks \(-1: all"
-    ):
+    with pytest.raises(UserError, match=rf"encoder.freeze is {freeze}; vit_tiny_patch16_224 has 2 blocks \(-1: all"):
         small_encoder(freeze=freeze)
 
 
-@pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "beit_base_patch16_224", "vit_small_patch16_dinov3"]
-)
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "beit_base_patch16_224", "vit_small_patch16_dinov3"])
 def test_checkpointing_changes_no_gradient(name):
     gradients = []
     for checkpointing in (False, True):
-        encoder = small_encoder(
-            name, (64, 64), checkpointing=checkpointing, dropout=0.2, drop_path=0.4
-        ).train()
+        encoder = small_encoder(name, (64, 64), checkpointing=checkpointing, dropout=0.2, drop_path=0.4).train()
         torch.manual_seed(3)
         encoder(noise(4, 3, 64, 64)).patches.square().mean().backward()
         gradients.append([p.grad for p in encoder.parameters()])
@@ -362,9 +354,7 @@ def test_dropout_and_stochastic_depth_as_set():
     assert encoder.vit.pos_drop.p == 0.3
     for block in encoder.vit.blocks:
         assert {block.attn.attn_drop.p, block.attn.proj_drop.p, block.mlp.drop1.p, block.mlp.drop2.p} == {0.3}
-    assert encoder(noise(1, 3, 64, 64)).patches.equal(
-        encoder(noise(1, 3, 64, 64)).patches
-    )  # not in evaluation
+    assert encoder(noise(1, 3, 64, 64)).patches.equal(encoder(noise(1, 3, 64, 64)).patches)  # not in evaluation
 
 
 # ---- intermediate blocks
@@ -400,9 +390,7 @@ def test_a_block_beyond_the_depth(block):
 
 
 def test_an_unknown_encoder_with_what_it_may_have_been():
-    with pytest.raises(
-        UserError, match="timm has no model 'vit_tiny_patch16_385'; perhaps vit_tiny_patch16_384 or"
-    ):
+    with pytest.raises(UserError, match="timm has no model 'vit_tiny_patch16_385'; perhaps vit_tiny_patch16_384 or"):
         create("vit_tiny_patch16_385")
     with pytest.raises(UserError, match=r"timm has no model '\$'$"):
         create("$")
@@ -471,9 +459,7 @@ def test_weights_of_a_file_are_used(published, suffix):
     model, path = published
     if suffix == ".pth":
         path = path.with_suffix(suffix)
-        state = {
-            f"module.{key}": value for key, value in model.state_dict().items()
-        }  # from distributed training
+        state = {f"module.{key}": value for key, value in model.state_dict().items()}  # from distributed training
         torch.save({"state_dict": state, "epoch": 3}, path)
     encoder = from_file(path)
     images = noise(1, 3, 160, 160)
@@ -519,9 +505,7 @@ def test_a_damaged_file(published, suffix, content):
     if suffix == ".pth":
         torch.save(model.state_dict(), path)
     whole = path.read_bytes()
-    path.write_bytes(
-        {"cut": whole[: len(whole) // 2], "text": b"these are no weights", "empty": b""}[content]
-    )
+    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"these are no weights", "empty": b""}[content])
     with pytest.raises(UserError) as error:
         from_file(path)
     assert one_sentence(error).startswith(f"encoder.pretrained: {path} is damaged or holds no weights (")

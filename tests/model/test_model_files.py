@@ -179,9 +179,7 @@ def test_the_weights_lack_a_tensor_and_hold_another(folder):
     state["decoder.extra"] = state.pop("decoder.norm.weight")
     save_file(state, path)
     text = refused(folder)
-    assert text.startswith(
-        f"{path} does not fit its config.json: 1 tensors are missing ['decoder.norm.weight'], "
-    )
+    assert text.startswith(f"{path} does not fit its config.json: 1 tensors are missing ['decoder.norm.weight'], ")
     assert "1 are unknown ['decoder.extra']; both files must come from one model" in text
 
 

@@ -32,9 +32,7 @@ def snapshot(model: Segmenter) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("decoder", ["linear", "mask_transformer"])
-@pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "beit_base_patch16_224"]
-)
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "beit_base_patch16_224"])
 def test_the_same_kind_of_model_is_taken_over_whole(decoder, name):
     old, new = source(decoder, name=name), other(decoder, name=name)
     before = snapshot(old)
@@ -68,10 +66,7 @@ def test_another_crop_alone_changes_no_result_much():
 
 
 def test_relative_positions_are_resampled_to_another_patch_size():
-    old, new = (
-        make(name="beit_base_patch16_224", **size)
-        for make, size in ((source, {}), (other, {"patch_size": 8}))
-    )
+    old, new = (make(name="beit_base_patch16_224", **size) for make, size in ((source, {}), (other, {"patch_size": 8})))
     assert transfer(old, new) == []
     before, after = (model.state_dict()["encoder.relative_tables.1"] for model in (old, new))
     assert before.shape == (27 * 27 + 3, 3)
@@ -90,9 +85,7 @@ def test_with_other_classes_what_depends_on_them_is_new(decoder, names):
     new = Segmenter(recipe(decoder), Classes(names, tuple((i, i, i) for i in range(len(names)))))
     first, before = snapshot(new), old.state_dict()
     kept = transfer(old, new)
-    assert kept == [
-        f"decoder.{name}" for name in new.decoder.state_dict() if name in new.decoder.class_dependent
-    ]
+    assert kept == [f"decoder.{name}" for name in new.decoder.state_dict() if name in new.decoder.class_dependent]
     for name, tensor in new.state_dict().items():
         assert torch.equal(tensor, first[name] if name in kept else before[name])
 

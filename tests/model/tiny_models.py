@@ -41,9 +41,7 @@ def small_model(decoder: str | config.Decoder = "linear", count: int = 5, **sett
     return Segmenter(recipe(decoder, **settings), classes(count)).eval()
 
 
-def small_encoder(
-    name: str = "vit_tiny_patch16_224", image_size: tuple[int, int] = (224, 224), **settings
-) -> Encoder:
+def small_encoder(name: str = "vit_tiny_patch16_224", image_size: tuple[int, int] = (224, 224), **settings) -> Encoder:
     """A small encoder in evaluation mode, the same for the same arguments."""
     torch.manual_seed(0)
     return Encoder(config.Encoder(name=name, **(SMALL | {"drop_path": 0.0} | settings)), image_size).eval()

@@ -294,7 +294,6 @@ def make_type(module: str, name: str) -> type:
     for end in range(1, len(parts) + 1):
         sys.modules.setdefault(".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
 
-
     def mean(self):
         return 0
 

@@ -96,4 +96,3 @@ def test_a_file_that_does_not_fit_is_refused(case, path, key, value, text, tmp_p
 def test_heads_that_the_file_contradicts(case, path):
     with pytest.raises(UserError, match=r"has 2 heads, vit_tiny_patch16_384 has 4; set encoder\.heads"):
         encoder(case, path, heads=4)
-

@@ -50,9 +50,7 @@ def margin(probs: torch.Tensor) -> torch.Tensor:
 
 # ---- sliding windows
 
-WINDOWS = [
-    (case, tag) for case in recorded.cases("sliding") for tag in recorded.tags(case, "sliding.safetensors")
-]
+WINDOWS = [(case, tag) for case in recorded.cases("sliding") for tag in recorded.tags(case, "sliding.safetensors")]
 
 
 @pytest.mark.parametrize(("case", "tag"), WINDOWS, ids=lambda value: value if isinstance(value, str) else value.name)

@@ -15,10 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FORWARD = recorded.cases("forward")
 INPUTS = [(case, tag) for case in FORWARD for tag in recorded.tags(case)]
 ATTENTION = [
-    (case, key)
-    for case in FORWARD
-    for key in recorded.names_in(case / "forward.safetensors")
-    if ".attn_" in key
+    (case, key) for case in FORWARD for key in recorded.names_in(case / "forward.safetensors") if ".attn_" in key
 ]
 
 

@@ -276,7 +276,9 @@ def test_another_file_that_was_cut_off(published, share, suffix):
     assert "is cut off or damaged (" in refused(path)
 
 
-@pytest.mark.parametrize("content", [b"no weights", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize(
+    "content", [b"no weights", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"]
+)
 def test_a_text_file(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     text = refused(tmp_path / "model.pth")

@@ -85,9 +85,7 @@ def test_stopped_and_resumed_equals_uninterrupted_in_every_bit(
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_a_killed_run_loses_only_what_was_done_since_the_last_save(
-    tmp_path, discs, tiny_recipe, monkeypatch
-):
+def test_a_killed_run_loses_only_what_was_done_since_the_last_save(tmp_path, discs, tiny_recipe, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     recipe = tiny_recipe(discs, steps=8, save_every=3, encoder={"drop_path": 0.2})
     loop.train(recipe, tmp_path / "whole")

@@ -86,4 +86,3 @@ def evaluate_depth(
             "the number in the maps that means one metre?"
         )
     return scores
-

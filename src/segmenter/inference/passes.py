@@ -36,9 +36,7 @@ def one_pass(model: Segmenter, image: Tensor, size: tuple[int, int]) -> tuple[Te
     return logits, replace(geometry, final=size)
 
 
-def many_passes(
-    model: Segmenter, image: np.ndarray, native: bool = False
-) -> list[tuple[Tensor, upsample.Geometry]]:
+def many_passes(model: Segmenter, image: np.ndarray, native: bool = False) -> list[tuple[Tensor, upsample.Geometry]]:
     """An image (H W 3 uint8) at every ratio of MULTISCALE, straight and mirrored, each ending at its own size."""
     return passes_at(model, at_scales(image, model.recipe.augment, native), image.shape[:2])
 

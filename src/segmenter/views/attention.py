@@ -14,9 +14,7 @@ from segmenter.model.segmenter import Segmenter
 
 
 @torch.inference_mode()
-def attention(
-    model: Segmenter, images: Tensor, block: int, part: Literal["encoder", "decoder"] = "encoder"
-) -> Tensor:
+def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encoder", "decoder"] = "encoder") -> Tensor:
     """Normalised images (B 3 H W) to attention probabilities (B heads T T) of a block (0-based) in evaluation mode.
 
     Row: the token that looks, column: the one looked at. T are in the encoder the prefix tokens (class, ...) and the

@@ -139,16 +139,20 @@ class Dpt(_Pyramid):
 
 
 class DptDepth(_Pyramid):
-    """DPT for depth: no norms, one channel of relative inverse depth at 16 cells a token. Classes play no part."""
+    """DPT for depth: no norms, one channel of relative inverse depth at 16 cells a token. Classes play no part.
 
-    upscale = 16
+    Here, of patches of 8 pixels and less, 8 cells: on cells finer than the pixels the head would cost more than all the
+    rest. Published layouts always have 16.
+    """
 
     def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
         super().__init__(settings, encoder, batch_norm=False)
+        self.upscale = 8 if encoder.patch_size <= 8 and not settings.layout else 16
         width, half = settings.width, max(1, settings.width // 2)
+        doubled = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=self.details.align_corners)
         self.head = nn.Sequential(
             nn.Conv2d(width, half, 3, padding=1),
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=self.details.align_corners),
+            doubled if self.upscale == 16 else nn.Identity(),
             nn.Conv2d(half, 32, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 1, 1),
@@ -158,7 +162,7 @@ class DptDepth(_Pyramid):
         nn.init.ones_(self.head[4].bias)
 
     def forward(self, levels: list[Tokens]) -> Tensor:
-        """Tokens of four levels to inverse depth up to scale and shift (B 1 16h 16w)."""
+        """Tokens of four levels to inverse depth up to scale and shift (B 1 16h 16w, or 8h 8w)."""
         return self.head(self.fuse(levels)[0])
 
 

@@ -178,9 +178,7 @@ def _recipe(path: Path, layout: Layout, settings: Settings, found: Weights, repo
     encoder = _encoder(settings, found, heads)
     return config.Recipe(
         augment=config.Augment(short_side=short_side, crop=size),
-        encoder=replace(
-            encoder, norm_eps=settings.norm_eps or layout.norm_eps, position_resize=layout.position_resize
-        ),
+        encoder=replace(encoder, norm_eps=settings.norm_eps or layout.norm_eps, position_resize=layout.position_resize),
         decoder=config.Decoder(
             name="dpt" if found.labels else "dpt_depth",
             layout=layout.details,

@@ -147,9 +147,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     # transformers has two parts more than it uses, and warns of tensors that it does not find.
     state |= {f"dpt.layernorm.{kind}": value(network.encoder.width) for kind, value in NO_NORM.items()}
     used = UNUSED_UNIT.replace("residual_layer1", "residual_layer2")
-    state |= {
-        key.replace(used, UNUSED_UNIT): tensor.clone() for key, tensor in state.items() if key.startswith(used)
-    }
+    state |= {key.replace(used, UNUSED_UNIT): tensor.clone() for key, tensor in state.items() if key.startswith(used)}
     texts = {CONFIG: huggingface_config.config(network), PROCESSOR: huggingface_config.processor(network)}
 
     def write(path: Path) -> None:

@@ -122,9 +122,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
             f"the mask transformer has other heads than the original's, one for every {variant.HEAD_WIDTH} of "
             f"{encoder.width} features; save the model as a folder of our own"
         )
-    shape = Shape(
-        encoder.patch_size, encoder.width, encoder.vit.blocks[0].attn.num_heads, encoder.depth, distilled
-    )
+    shape = Shape(encoder.patch_size, encoder.width, encoder.vit.blocks[0].attn.num_heads, encoder.depth, distilled)
     weights = keys.to_published(state, names)
     # The original loads strictly, so that its unused classifiers must be there.
     for name in ("head", "head_dist") if distilled else ("head",):
