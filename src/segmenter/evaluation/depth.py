@@ -10,9 +10,9 @@ from tqdm import tqdm
 from segmenter import config
 from segmenter.config import Alignment
 from segmenter.data.depth_data import DepthSample
+from segmenter.data.loader import loaded
 from segmenter.errors import UserError
 from segmenter.evaluation.depth_metrics import METRICS, DepthScores, image_sums
-from segmenter.evaluation.loader import loaded
 from segmenter.inference.depth import inverse_depth
 from segmenter.inference.passes import scaled
 from segmenter.model.segmenter import Segmenter

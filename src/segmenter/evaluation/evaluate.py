@@ -13,10 +13,10 @@ from segmenter import config, upsample
 from segmenter.config import Alignment
 from segmenter.data.depth_data import DepthSample, open_depth
 from segmenter.data.layouts import Sample, open_data
+from segmenter.data.loader import loaded
 from segmenter.errors import UserError
 from segmenter.evaluation.depth import evaluate_depth
 from segmenter.evaluation.depth_metrics import DepthScores
-from segmenter.evaluation.loader import loaded
 from segmenter.evaluation.metrics import Scores
 from segmenter.inference.depth import refuse_multiscale
 from segmenter.inference.passes import at_scales, passes_at, scaled

@@ -23,8 +23,8 @@ from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.data.dataset import EndlessSampler, TrainingSamples
 from segmenter.data.layouts import DataSet
+from segmenter.data.loader import loaded
 from segmenter.errors import UserError
-from segmenter.evaluation.loader import loaded
 from segmenter.model import saving
 from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter

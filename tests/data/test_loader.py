@@ -6,7 +6,7 @@ import sys
 SCRIPT = """
 from torch.utils.data import Dataset
 
-from segmenter.evaluation.loader import loaded
+from segmenter.data.loader import loaded
 
 
 class Endless(Dataset):
