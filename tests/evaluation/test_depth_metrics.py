@@ -87,14 +87,20 @@ def test_a_factor_changes_silog_not_and_a_quarter_is_not_within():
 
 def test_least_squares_undoes_any_scale_and_shift():
     truth = RNG.uniform(0.01, 1, 1000)
-    for scale, shift in ((3, 0), (0.002, 5), (-40, 7)):
+    for scale, shift in ((3, 0), (0.002, 5), (40, 7)):
         np.testing.assert_allclose(align((truth - shift) / scale, truth, "least_squares"), truth, rtol=1e-6)
 
 
 def test_least_squares_is_the_best_scale_and_shift():
-    truth, predicted = RNG.uniform(0.01, 1, 100), RNG.normal(size=100)
+    truth = RNG.uniform(0.01, 1, 100)
+    predicted = truth + RNG.normal(size=100)
     solution, *_ = np.linalg.lstsq(np.stack([predicted, np.ones(100)], 1), truth, rcond=None)
     np.testing.assert_allclose(align(predicted, truth, "least_squares"), solution[0] * predicted + solution[1])
+
+
+def test_upside_down_is_scored_as_knowing_nothing():
+    truth = RNG.uniform(0.01, 1, 100)
+    np.testing.assert_allclose(align(3 - 2 * truth, truth, "least_squares"), truth.mean())
 
 
 @pytest.mark.parametrize("predicted", [np.zeros(5), np.full(5, 3.0), np.array([2.0])])
@@ -178,7 +184,7 @@ def motorcycle() -> Known:
 def test_noisy_affine_disparity_of_the_motorcycle_aligns(motorcycle):
     truth = motorcycle.inverse_depth()
     noise = RNG.normal(0, 0.1, truth.shape)
-    predicted = (-0.03 * (np.nan_to_num(truth) + noise) + 4).astype(np.float32)
+    predicted = (0.03 * (np.nan_to_num(truth) + noise) + 4).astype(np.float32)
     found = scored(image_sums(predicted, truth, "least_squares", max_depth=80))
     assert found["delta1"] == 1
     assert 0.001 < found["abs_rel"] < 0.01

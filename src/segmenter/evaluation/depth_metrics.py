@@ -27,8 +27,8 @@ MEANING = {
 def align(predicted: np.ndarray, truth: np.ndarray, how: Alignment) -> np.ndarray:
     """Inverse depth of pixels (N) brought to the true one (N, above 0): by nothing, their medians, or scale and shift.
 
-    `least_squares` is the scale and shift that leave the least squared difference of inverse depth; where the
-    prediction has no spread, the mean of the truth.
+    `least_squares` is the scale, not below 0, and shift that leave the least squared difference of inverse depth; where
+    the prediction has no spread or is upside down, near for far, the mean of the truth.
     """
     predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
     if how == "none":
@@ -38,7 +38,7 @@ def align(predicted: np.ndarray, truth: np.ndarray, how: Alignment) -> np.ndarra
         return predicted * (np.median(truth) / middle) if middle > 0 else predicted
     spread = predicted - predicted.mean()
     square = np.square(spread).sum()
-    scale = (spread * (truth - truth.mean())).sum() / square if square > 0 else 0.0
+    scale = max((spread * (truth - truth.mean())).sum() / square, 0.0) if square > 0 else 0.0
     return scale * spread + truth.mean()
 
 

@@ -57,10 +57,14 @@ def metric_loss(predicted: Tensor, truth: Tensor, kind: str) -> Tensor:
 
 
 def aligned(image: Tensor, goal: Tensor, measured: Tensor) -> Tensor:
-    """An image (H W) times the scale, plus the shift, that bring its measured pixels closest to the goal (H W)."""
+    """An image (H W) times the scale, plus the shift, that bring its measured pixels closest to the goal (H W).
+
+    The scale's sign is left out: with it, an image that is upside down, near for far, would be as good as any. Without
+    it, that costs more than a flat image, and the way to the right side goes downhill.
+    """
     values, wanted = image[measured], goal[measured]
     spread = values - values.mean()
-    scale = (spread * (wanted - wanted.mean())).sum() / spread.square().sum().clamp(min=TINY)
+    scale = (spread * (wanted - wanted.mean())).sum().abs() / spread.square().sum().clamp(min=TINY)
     return (image - values.mean()) * scale + wanted.mean()
 
 
