@@ -19,7 +19,7 @@ import torch
 
 import segmenter
 from benchmarks.measuring import RESULTS as FOLDER
-from benchmarks.measuring import write_between
+from benchmarks.measuring import markdown, write_between
 from segmenter import recipes, upsample
 from segmenter.config import Recipe
 from segmenter.data.layouts import open_data
@@ -118,19 +118,18 @@ def main() -> None:
         f"`python -m benchmarks.decoders --updates {arguments.updates} --seeds {arguments.seeds} --write`, "
         f"{platform.machine()}, one thread, torch {torch.__version__}, {date.today()}",
         "",
-        "| decoder | test mIoU, mean (each seed) | parameters | GFLOPs "
-        "| images/s, median (least to most) | MiB in training |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
+    head = ["decoder", "test mIoU, mean (each seed)", "parameters", "GFLOPs"]
+    head += ["images/s, median (least to most)", "MiB in training"]
+    cells = []
     for name, model in models.items():
         each = ", ".join(f"{100 * score:.1f}" for score in scores[name])
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rate = f"{statistics.median(rates[name]):.0f} ({min(rates[name]):.0f} to {max(rates[name]):.0f})"
-        lines.append(
-            f"| `{name}` | {100 * statistics.mean(scores[name]):.1f} ({each}) | {parameters / 1e6:.2f} M "
-            f"| {giga_flops(model, images[:1]):.2f} | {rate} | {peak_memory(name):.0f} |"
-        )
-    table = "\n".join(lines) + "\n"
+        score_text = f"{100 * statistics.mean(scores[name]):.1f} ({each})"
+        flops = f"{giga_flops(model, images[:1]):.2f}"
+        cells.append([f"`{name}`", score_text, f"{parameters / 1e6:.2f} M", flops, rate, f"{peak_memory(name):.0f}"])
+    table = "\n".join([*lines, markdown(head, cells)])
     print(table)
     if arguments.write:
         write_between(RESULTS, table)

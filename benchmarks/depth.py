@@ -19,7 +19,7 @@ import torch
 
 import segmenter
 from benchmarks.measuring import RESULTS as FOLDER
-from benchmarks.measuring import write_between
+from benchmarks.measuring import markdown, write_between
 from segmenter import recipes
 from segmenter.data.depth_data import DepthSample, open_depth
 from segmenter.evaluation.depth_metrics import DepthScores, image_sums
@@ -73,13 +73,12 @@ def main() -> None:
         f"{platform.machine()}, one thread, torch {torch.__version__}, {date.today()}; {took}; "
         f"{parameters / 1e6:.2f} M parameters.",
         "",
-        f"| prediction | {' | '.join(SHOWN)} |",
-        "| --- |" + " --- |" * len(SHOWN),
+        markdown(
+            ["prediction", *SHOWN],
+            [[name, *(f"{found.to_dict()[metric]:.3f}" for metric in SHOWN)] for name, found in scores.items()],
+        ),
     ]
-    for name, found in scores.items():
-        numbers = found.to_dict()
-        lines.append(f"| {name} | {' | '.join(f'{numbers[metric]:.3f}' for metric in SHOWN)} |")
-    table = "\n".join(lines) + "\n"
+    table = "\n".join(lines)
     print(table)
     if arguments.write:
         write_between(RESULTS, table)

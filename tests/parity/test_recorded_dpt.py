@@ -19,7 +19,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CASES = recorded.cases("dpt")
 each_case = pytest.mark.parametrize("case", CASES, ids=recorded.name)
-WITHOUT = "tests/goldens has no case of DPT, as the recorded ones are large; name a folder in SEGMENTER_GOLDENS"
 LAYOUTS = {"huggingface": huggingface, "isl-org": dpt_original, "mmseg": dpt_openmmlab, "smp": dpt_smp}
 HEADS = "3"  # of the recorded encoders; the original's and smp's files do not say
 ASSUMED = {
@@ -28,11 +27,6 @@ ASSUMED = {
     "mmseg": ["images with a short side", "the normalisation"],
     "smp": ["a square crop", "images with a short side", "the normalisation"],
 }
-
-
-@pytest.mark.skipif(bool(CASES), reason="there are cases")
-def test_there_are_none():
-    pytest.skip(WITHOUT)
 
 
 @pytest.fixture

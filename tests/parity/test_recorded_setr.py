@@ -19,12 +19,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CASES = recorded.cases("setr")
 each_case = pytest.mark.parametrize("case", CASES, ids=recorded.name)
-WITHOUT = "tests/goldens has no case of SETR, as the recorded ones are large; name a folder in SEGMENTER_GOLDENS"
-
-
-@pytest.mark.skipif(bool(CASES), reason="there are cases")
-def test_there_are_none():
-    pytest.skip(WITHOUT)
 
 
 def configuration(case) -> dict:
