@@ -22,8 +22,8 @@ from benchmarks.measuring import RESULTS as FOLDER
 from benchmarks.measuring import markdown, write_between
 from segmenter import recipes, upsample
 from segmenter.config import Recipe
+from segmenter.cost.measuring import PeakMemory, counted_flops
 from segmenter.data.layouts import open_data
-from segmenter.evaluation.measuring import PeakMemory, counted_flops
 from segmenter.model.segmenter import Segmenter
 from segmenter.training.loop import train
 

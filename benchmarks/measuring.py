@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from segmenter.evaluation.measuring import Spread, machine, short, synchronize
+from segmenter.cost.measuring import Spread, machine, short, synchronize
 
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- table -->\n", "<!-- end -->\n"

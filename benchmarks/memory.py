@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import subjects
 from benchmarks.measuring import Row, options, parsed, report
-from segmenter.evaluation.measuring import PeakMemory
+from segmenter.cost.measuring import PeakMemory
 from segmenter.inference.predict import predict
 
 SIZES = ((3000, 4000), (6000, 8000))

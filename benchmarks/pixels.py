@@ -17,7 +17,7 @@ from benchmarks import plain, subjects
 from benchmarks.inference import candidates
 from benchmarks.measuring import Row, in_turn, options, parsed, report
 from segmenter import upsample
-from segmenter.evaluation.measuring import extra_memory
+from segmenter.cost.measuring import extra_memory
 from segmenter.upsample import Geometry
 
 STRIDE = 16

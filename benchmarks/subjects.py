@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from segmenter.cost.benchmark import draw
 from segmenter.data.files import read_image
-from segmenter.evaluation.benchmark import draw
-from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter, create
+from segmenter.published.loading import load
 
 ENCODER, CLASSES, SIDE = "vit_tiny_patch16_384", 150, 512
 

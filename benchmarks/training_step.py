@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks import plain, subjects
 from benchmarks.measuring import Row, in_turn, options, parsed, report
 from segmenter import upsample
-from segmenter.evaluation.measuring import PeakMemory, counted_flops, matmul_peak
+from segmenter.cost.measuring import PeakMemory, counted_flops, matmul_peak
 from segmenter.model.segmenter import Segmenter, create
 
 BATCH = 4

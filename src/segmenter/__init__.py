@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from segmenter.errors import UserError
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
-    from segmenter.model.loading import load
     from segmenter.model.segmenter import create
+    from segmenter.published.loading import load
     from segmenter.views.overlay import overlay
 
 _HOMES = {
     "UserError": "segmenter.errors",
     "create": "segmenter.model.segmenter",
     "evaluate": "segmenter.evaluation.evaluate",
-    "load": "segmenter.model.loading",
+    "load": "segmenter.published.loading",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
 }

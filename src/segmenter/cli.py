@@ -196,10 +196,10 @@ def benchmark(
         seconds: How long each is repeated, at least three times.
         json: Print JSON instead of tables.
     """
-    from segmenter.evaluation.benchmark import WAYS, benchmark
-    from segmenter.evaluation.measuring import device_of
-    from segmenter.model.loading import load
-    from segmenter.training.step_cost import training_step
+    from segmenter.cost.benchmark import WAYS, benchmark
+    from segmenter.cost.step_cost import training_step
+    from segmenter.model.devices import device_of
+    from segmenter.published.loading import load
 
     ways = WAYS | {"training": training_step}
     chosen = {name: ways[name] for name in only or ways}
@@ -210,7 +210,7 @@ def benchmark(
 def _network(model: Path, preset: Preset | None):
     """The model to use, looking at images as its recipe says or as a published command does."""
     from segmenter.inference.presets import with_preset
-    from segmenter.model.loading import load
+    from segmenter.published.loading import load
 
     return with_preset(load(model), preset) if preset else load(model)
 
@@ -225,7 +225,7 @@ def prepare(
         dataset: Name of the data set.
         root: Folder for it; what is there already is kept, and a broken download goes on.
     """
-    from segmenter.data.prepare import SOURCES, prepare
+    from segmenter.data.sets.prepare import SOURCES, prepare
 
     source = SOURCES[dataset]
     print(f"{source.title}: {source.terms}", file=sys.stderr)
@@ -255,7 +255,7 @@ def convert(
         out: New folder for the files.
         layout: Our own folder, the original Segmenter's files, OpenMMLab's, or Hugging Face's.
     """
-    from segmenter.model.converting import convert
+    from segmenter.published.converting import convert
 
     print("\n".join(convert(checkpoint, out, layout)))
 
@@ -267,7 +267,7 @@ def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*", js
         pattern: Only what has a name of this form, for example 'vit_small*' or 'seg-*'.
         json: Print JSON instead of tables.
     """
-    from segmenter.model.zoo import find, listing
+    from segmenter.published.zoo import find, listing
 
     found = find(pattern)
     print(as_json(found) if json else listing(found))

@@ -7,10 +7,10 @@ from tqdm import tqdm
 
 from segmenter import atomic, recipes
 from segmenter.data.layouts import open_data
-from segmenter.data.scenes import render
+from segmenter.data.scenes.scene import render
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 from segmenter.training.loop import train
 from segmenter.views.pictures import predict_files
 

@@ -15,7 +15,7 @@ from segmenter.data.dataset import TrainingSamples
 from segmenter.data.depth_data import DepthFile, open_depth
 from segmenter.data.depth_files import read_inverse_depth
 from segmenter.data.layouts import DataSet
-from segmenter.data.scenes import NAMES, render
+from segmenter.data.scenes.scene import NAMES, render
 from segmenter.data.transforms import augment, pad
 from segmenter.errors import UserError
 

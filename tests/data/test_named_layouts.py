@@ -10,8 +10,8 @@ from PIL import Image
 from segmenter import config
 from segmenter.data.check import check_data
 from segmenter.data.layouts import DataSet, open_data
-from segmenter.data.named_classes import CITYSCAPES_IDS, named_classes
-from segmenter.data.named_layouts import LAYOUTS
+from segmenter.data.sets.named_classes import CITYSCAPES_IDS, named_classes
+from segmenter.data.sets.named_layouts import LAYOUTS
 from segmenter.errors import UserError
 
 COUNTS = {"ade20k": 150, "pascal_context": 60, "pascal_context_59": 59, "cityscapes": 19, "voc": 21, "camvid": 11}

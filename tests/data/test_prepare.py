@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from segmenter import cli, config, download
-from segmenter.data.archives import ALWAYS, GROWTH, unpack
 from segmenter.data.layouts import open_data
-from segmenter.data.mat_files import read_array
-from segmenter.data.named_classes import named_classes
-from segmenter.data.pascal_context import IDS
-from segmenter.data.prepare import SOURCES, Archive, Source, prepare
+from segmenter.data.sets.archives import ALWAYS, GROWTH, unpack
+from segmenter.data.sets.mat_files import read_array
+from segmenter.data.sets.named_classes import named_classes
+from segmenter.data.sets.pascal_context import IDS
+from segmenter.data.sets.prepare import SOURCES, Archive, Source, prepare
 from segmenter.errors import UserError
 
 

@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
 from segmenter.data.layouts import SCENE_COUNTS, SCENE_SEEDS
-from segmenter.data.scenes import COLORS, NAMES, Scene, render
+from segmenter.data.scenes.scene import COLORS, NAMES, Scene, render
 
 SIZE, PATCH = (96, 128), 8
 CLASSES = len(NAMES)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from segmenter import recipes
 from segmenter.data.dataset import EndlessSampler
-from segmenter.model import saving
-from segmenter.model.loading import load
+from segmenter.model import folder as model_folder
+from segmenter.published.loading import load
 from segmenter.training import checkpoint
 
 TINY = "vit_tiny_patch16_224"
@@ -330,7 +330,7 @@ def test_a_full_disk_while_the_best_model_is_saved_spares_the_old_one(disc_run, 
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(saving, "save_file", full)
+    monkeypatch.setattr(model_folder, "save_file", full)
     told = command("resume", run)
     assert_refused(told, "could not write", "model.safetensors", "No space left on device", "make room")
     assert (run / "model.safetensors").read_bytes() == before

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
 VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")

@@ -8,10 +8,10 @@ import torch
 
 from segmenter import config
 from segmenter.data.classes import Classes, default_colors
-from segmenter.model.loading import load
-from segmenter.model.published import names, original
-from segmenter.model.published.names import File, Published
 from segmenter.model.segmenter import Segmenter
+from segmenter.published import catalogue, original
+from segmenter.published.catalogue import File, Published
+from segmenter.published.loading import load
 
 FILES = {
     "segmenter": ["config.json", "model.safetensors"],
@@ -117,7 +117,7 @@ def test_a_model_by_its_name(model, tmp_path, command, monkeypatch, discs):
     monkeypatch.setenv("no_proxy", "*")
     files = (File("variant.yml"), File("checkpoint.pth"))
     row = Published("seg-x", "vit_tiny_patch16_384", "mask_transformer", "X", 64, 1, 2, 3, "http://127.0.0.1:9/", files)
-    monkeypatch.setattr(names, "PUBLISHED", (row,))
+    monkeypatch.setattr(catalogue, "PUBLISHED", (row,))
 
     told = command("convert", "seg-x", "--out", tmp_path / "out")
     assert told.status == 1

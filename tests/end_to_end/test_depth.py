@@ -11,7 +11,7 @@ from PIL import Image
 import segmenter
 from segmenter.config import Data
 from segmenter.data.depth_files import read_inverse_depth
-from segmenter.data.scenes import render
+from segmenter.data.scenes.scene import render
 from segmenter.inference.depth import DepthResult
 from segmenter.views.depth import write_depth
 from segmenter.views.overlay import overlay

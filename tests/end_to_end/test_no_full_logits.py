@@ -5,7 +5,7 @@ import torch
 
 import segmenter
 from segmenter.evaluation.evaluate import evaluate_folder
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 from segmenter.training.loop import train
 from segmenter.upsample import argmax, bands, stream
 

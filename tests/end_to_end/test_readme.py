@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from segmenter import recipes
-from segmenter.data import scenes
 from segmenter.data.layouts import open_data
+from segmenter.data.scenes import scene as scenes
 from segmenter.model.segmenter import Segmenter
 
 README = Path(__file__).parents[2] / "README.md"

@@ -14,7 +14,7 @@ from segmenter.data.layouts import open_data
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import confusion, evaluate, evaluate_folder
 from segmenter.inference.predict import predict
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,8 +12,8 @@ from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
 from segmenter.inference.passes import MULTISCALE, scaled
 from segmenter.inference.predict import predict
-from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter
+from segmenter.published.loading import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROTATED = 6  # EXIF: the camera was turned, the picture has to be turned by 90 degrees

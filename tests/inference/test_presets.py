@@ -13,7 +13,7 @@ from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.inference.predict import predict
 from segmenter.inference.presets import settings, with_preset
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 
 
 def square(window: int, stride: int, batch: int, enlarge: bool = True, native: bool = False) -> Inference:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from segmenter import upsample
 from segmenter.inference.windows import enlarged_size, logits_of_many, positions, window_logits
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,7 +12,7 @@ from tiny_models import classes, noise, recipe, small_model, stir
 from segmenter import load
 from segmenter.data.classes import Classes
 from segmenter.errors import UserError
-from segmenter.model import saving
+from segmenter.model import folder as model_folder
 from segmenter.model.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -194,7 +194,7 @@ def test_the_weights_are_those_of_a_model_of_other_classes(folder):
 
 def full_disk_at(monkeypatch, name: str) -> None:
     """Every file of this name is written in half, then there is no space left."""
-    real_save, real_text = saving.save_file, saving.atomic.write_text
+    real_save, real_text = model_folder.save_file, model_folder.atomic.write_text
 
     def save(state, path, metadata):
         if name == "model.safetensors":
@@ -207,8 +207,8 @@ def full_disk_at(monkeypatch, name: str) -> None:
             raise UserError(f"could not write {path} ([Errno 28] No space left on device)")
         real_text(path, text)
 
-    monkeypatch.setattr(saving, "save_file", save)
-    monkeypatch.setattr(saving.atomic, "write_text", write_text)
+    monkeypatch.setattr(model_folder, "save_file", save)
+    monkeypatch.setattr(model_folder.atomic, "write_text", write_text)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

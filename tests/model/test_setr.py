@@ -12,9 +12,9 @@ from segmenter import config, upsample
 from segmenter.errors import UserError
 from segmenter.model.decoders.setr import SetrMla, SetrNaive, SetrPup
 from segmenter.model.encoder import Tokens
-from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
+from segmenter.published.loading import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,9 +11,9 @@ import segmenter
 from segmenter import config
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
-from segmenter.model.loading import load_published, load_with_report
-from segmenter.model.published import dpt, dpt_openmmlab, dpt_original, dpt_smp, openmmlab_file
 from segmenter.model.segmenter import Segmenter
+from segmenter.published import dpt_keys, dpt_openmmlab, dpt_original, dpt_smp, openmmlab_file
+from segmenter.published.loading import load_published, load_with_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +65,7 @@ def names_of(model: Segmenter, layout: str) -> dict[str, str]:
     if layout == "openmmlab":
         sources = openmmlab_file.backbone(4) | dpt_openmmlab._decoder(model.recipe.decoder)
     else:
-        sources = dpt.sources(model, {"original": dpt_original, "smp": dpt_smp}[layout].LAYOUT)
+        sources = dpt_keys.sources(model, {"original": dpt_original, "smp": dpt_smp}[layout].LAYOUT)
     return {ours: source.key for ours, source in sources.items()}
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import segmenter
+from segmenter.checkpoints.reading import Checkpoint, read
 from segmenter.errors import UserError
 from segmenter.model import timm_models  # noqa: F401  (the torchvision guard must come before transformers)
-from segmenter.model.loading import load_with_report
-from segmenter.model.published import dpt_original, huggingface
-from segmenter.model.published.reading import Checkpoint, read
+from segmenter.published import dpt_original, huggingface
+from segmenter.published.loading import load_with_report
 
 # isort: split
 import transformers

@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 
 import segmenter
 from segmenter import config
+from segmenter.checkpoints import encoders
+from segmenter.checkpoints.reading import read
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
-from segmenter.model.loading import load_published
-from segmenter.model.published import backbones, original
-from segmenter.model.published.reading import read
 from segmenter.model.segmenter import Segmenter
+from segmenter.published import original
+from segmenter.published.loading import load_published
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -377,13 +378,13 @@ def test_arguments_in_the_metadata_of_a_safetensors_file(tmp_path):
 
 
 def test_names_of_encoders_are_those_of_timm():
-    for name, shape in backbones.SHAPES.items():
+    for name, shape in encoders.SHAPES.items():
         with torch.device("meta"):
             model = segmenter.create(name, decoder="linear", classes=2, image_size=shape.patch * 4)
         encoder = model.encoder
         found = (encoder.patch_size, encoder.width, encoder.vit.blocks[0].attn.num_heads, encoder.depth)
         assert (*found, "dist_token" in dict(encoder.vit.named_parameters())) == tuple(shape)
-        assert backbones.changes(name, shape) == dict.fromkeys(("patch_size", "width", "heads", "depth"))
+        assert encoders.changes(name, shape) == dict.fromkeys(("patch_size", "width", "heads", "depth"))
 
 
 def test_every_kind_of_number_in_a_file(tmp_path):

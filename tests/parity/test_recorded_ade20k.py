@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from segmenter import upsample
 from segmenter.config import Data
 from segmenter.data.layouts import open_data
-from segmenter.data.named_classes import named_classes
+from segmenter.data.sets.named_classes import named_classes
 from segmenter.evaluation.metrics import Scores
 
 CASES = [case for case in recorded.cases("pipeline") if recorded.about(case)["net_kwargs"]["n_cls"] == 150]

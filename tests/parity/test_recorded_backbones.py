@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from segmenter import config
 from segmenter.errors import UserError
 from segmenter.model.encoder import Encoder
-from segmenter.model.published.variant import NORM_EPS
+from segmenter.published.variant import NORM_EPS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

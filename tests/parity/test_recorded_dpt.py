@@ -11,9 +11,9 @@ from test_recorded_openmmlab import as_source
 from torch import Tensor
 
 from segmenter import upsample
-from segmenter.model.loading import load_published, load_with_report
-from segmenter.model.published import dpt_openmmlab, dpt_original, dpt_smp, huggingface
-from segmenter.model.published.reading import read
+from segmenter.checkpoints.reading import read
+from segmenter.published import dpt_openmmlab, dpt_original, dpt_smp, huggingface
+from segmenter.published.loading import load_published, load_with_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

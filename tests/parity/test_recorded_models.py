@@ -8,7 +8,7 @@ import torch
 from recorded import largest, note, tensors
 
 import segmenter
-from segmenter.views.attention import attention
+from segmenter.inspection.attention import attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

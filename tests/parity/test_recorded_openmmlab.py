@@ -7,12 +7,12 @@ from recorded import largest, note, tensors
 from safetensors.torch import load_file
 
 from segmenter import upsample
+from segmenter.checkpoints.reading import read
 from segmenter.data.classes import Classes
 from segmenter.errors import UserError
 from segmenter.inference.windows import window_logits
-from segmenter.model.loading import load_published
-from segmenter.model.published.openmmlab import Configuration
-from segmenter.model.published.reading import read
+from segmenter.published.loading import load_published
+from segmenter.published.openmmlab import Configuration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ from test_recorded_openmmlab import as_source
 from torch import Tensor
 
 from segmenter import upsample
+from segmenter.checkpoints.reading import read
 from segmenter.inference.windows import window_logits
-from segmenter.model.loading import load_published
-from segmenter.model.published import setr_openmmlab, setr_original
-from segmenter.model.published.reading import read
+from segmenter.published import setr_openmmlab, setr_original
+from segmenter.published.loading import load_published
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

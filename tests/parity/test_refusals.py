@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from test_published_files import small_model
 
 import segmenter
+from segmenter.checkpoints.reading import read
 from segmenter.errors import UserError
-from segmenter.model.published import original
-from segmenter.model.published.reading import read
+from segmenter.published import original
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

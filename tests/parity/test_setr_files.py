@@ -12,13 +12,13 @@ from torch import Tensor
 
 import segmenter
 from segmenter import config
+from segmenter.checkpoints.reading import Checkpoint, read
 from segmenter.errors import UserError
-from segmenter.model.converting import convert
 from segmenter.model.encoder import Tokens
-from segmenter.model.loading import load_published
-from segmenter.model.published import setr_openmmlab, setr_original
-from segmenter.model.published.reading import Checkpoint, read
 from segmenter.model.segmenter import Segmenter
+from segmenter.published import setr_openmmlab, setr_original
+from segmenter.published.converting import convert
+from segmenter.published.loading import load_published
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

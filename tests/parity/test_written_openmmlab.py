@@ -7,10 +7,10 @@ from test_published_files import assert_same, small_model
 import segmenter
 from segmenter.data.classes import Classes
 from segmenter.errors import UserError
-from segmenter.model.loading import load_published
-from segmenter.model.published import openmmlab
-from segmenter.model.published.openmmlab_config import Configuration
 from segmenter.model.segmenter import Segmenter
+from segmenter.published import openmmlab
+from segmenter.published.loading import load_published
+from segmenter.published.openmmlab_config import Configuration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,12 +14,12 @@ from segmenter import recipes
 from segmenter.config import Depth, Recipe
 from segmenter.data.dataset import TrainingSamples
 from segmenter.data.depth_data import open_depth
-from segmenter.data.scenes import render
+from segmenter.data.scenes.scene import render
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.inference.predict import predict
-from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter, create
+from segmenter.published.loading import load
 from segmenter.training import checkpoint, loop
 from segmenter.training.depth_objective import DepthObjective
 from segmenter.training.objective import OBJECTIVES, LabelObjective

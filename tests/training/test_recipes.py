@@ -13,9 +13,9 @@ from PIL import Image
 from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.data.classes import Classes, default_colors
-from segmenter.model.loading import load
-from segmenter.model.published.names import PUBLISHED as PUBLISHED_MODELS
 from segmenter.model.segmenter import Segmenter
+from segmenter.published.catalogue import PUBLISHED as PUBLISHED_MODELS
+from segmenter.published.loading import load
 from segmenter.training import optim
 
 SCHEDULES = json.loads((Path(__file__).parents[1] / "goldens/segmenter/lr_schedule.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from segmenter import recipes, upsample
 from segmenter.data.layouts import open_data
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 from segmenter.training import checkpoint, loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ from segmenter.config import Data
 from segmenter.data.layouts import open_data
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 from segmenter.training import checkpoint, loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,8 +12,8 @@ from PIL import Image
 from segmenter import config
 from segmenter.data.layouts import open_data
 from segmenter.evaluation.evaluate import evaluate
-from segmenter.model.loading import load
 from segmenter.model.segmenter import Segmenter
+from segmenter.published.loading import load
 from segmenter.training import loop
 from segmenter.training.objective import LabelObjective
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from segmenter.errors import UserError
 from segmenter.inference.predict import predict
-from segmenter.model.loading import load
+from segmenter.published.loading import load
 from segmenter.views.pictures import find_images, predict_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segmenter import cli
-from segmenter.data.named_classes import CITYSCAPES_IDS, named_classes
+from segmenter.data.sets.named_classes import CITYSCAPES_IDS, named_classes
 from segmenter.errors import UserError
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter

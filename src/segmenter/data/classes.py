@@ -13,15 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segmenter.data.classes_yaml import (
-    Color,
-    fill_colors,
-    read_color,
-    read_entries,
-    read_map,
-    read_yaml,
-    refuse_twins,
-)
+from segmenter.data.classes_yaml import Color, fill_colors, read_color, read_entries, read_map, read_yaml, refuse_twins
 from segmenter.data.colors import default_colors
 from segmenter.errors import UserError
 

@@ -90,7 +90,7 @@ class DepthScene:
 # As for labels, all scenes are kept once they are drawn: 86 kB each, 284 MB in all.
 @lru_cache(maxsize=sum(layouts.SCENE_COUNTS.values()))
 def _render(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-    from segmenter.data import scenes
+    from segmenter.data.scenes import scene as scenes
 
     scene = scenes.render(seed, index, layouts.SCENE_SIZE)
     return scene.image, np.where(scene.depth < scenes.FAR, 1 / scene.depth, 0).astype(np.float32)

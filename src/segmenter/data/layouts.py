@@ -17,8 +17,8 @@ from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_image, read_mask
 from segmenter.data.folders import SPLITS, find_folder
 from segmenter.data.infer_classes import infer_classes
-from segmenter.data.named_layouts import find_named
 from segmenter.data.pairs import MASKS, Pairs, Target
+from segmenter.data.sets.named_layouts import find_named
 from segmenter.errors import UserError
 
 SCENE_SIZE = (96, 128)
@@ -92,7 +92,7 @@ class SceneSample:
 # A scene takes about 20 ms to draw and 49 kB to keep: all of them fit in 162 MB, and only the first epoch draws.
 @lru_cache(maxsize=sum(SCENE_COUNTS.values()))
 def _render(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-    from segmenter.data import scenes
+    from segmenter.data.scenes import scene as scenes
 
     scene = scenes.render(seed, index, SCENE_SIZE)
     return scene.image, scene.labels
@@ -166,7 +166,7 @@ def data_folder(settings: config.Data, target: Target) -> Path:
 
 
 def _open_scenes(settings: config.Data) -> DataSet:
-    from segmenter.data import scenes
+    from segmenter.data.scenes import scene as scenes
 
     classes = Classes(tuple(scenes.NAMES), tuple(tuple(color) for color in scenes.COLORS))
     if settings.classes:

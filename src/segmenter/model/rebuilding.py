@@ -1,4 +1,4 @@
-"""Makes a model from what `saving.describe` said of it; its weights come afterwards."""
+"""Makes a model from what `folder.describe` said of it; its weights come afterwards."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -14,12 +14,12 @@ from segmenter import config, upsample
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.errors import UserError
-from segmenter.model import saving
 from segmenter.model.decoders.dpt import Dpt, DptDepth
 from segmenter.model.decoders.linear import Linear
 from segmenter.model.decoders.mask_transformer import MaskTransformer
 from segmenter.model.decoders.setr import SetrMla, SetrNaive, SetrPup
 from segmenter.model.encoder import Encoder, Tokens
+from segmenter.model.folder import save as write_folder
 
 DECODERS = {
     "linear": Linear,
@@ -106,7 +106,7 @@ class Segmenter(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Writes model.safetensors and config.json; an older model in the folder survives a failure."""
-        saving.save(self, Path(folder))
+        write_folder(self, Path(folder))
 
 
 def create(

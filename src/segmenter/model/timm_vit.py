@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from segmenter import config
+from segmenter.checkpoints.encoders import EncoderFile, position_grid, read_encoder
+from segmenter.checkpoints.reading import Unreadable
 from segmenter.errors import UserError
-from segmenter.model.published.backbones import EncoderFile, position_grid, read_encoder
-from segmenter.model.published.reading import Unreadable
 from segmenter.model.timm_models import Beit, Eva, PatchEmbed, ResNetV2, VisionTransformer, timm
 
 

@@ -25,10 +25,10 @@ from segmenter.data.dataset import EndlessSampler, TrainingSamples
 from segmenter.data.layouts import DataSet
 from segmenter.data.loader import loaded
 from segmenter.errors import UserError
-from segmenter.model import saving
-from segmenter.model.loading import load
+from segmenter.model.folder import save
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
+from segmenter.published.loading import load
 from segmenter.training import checkpoint, optim
 from segmenter.training.objective import OBJECTIVES, Objective
 from segmenter.training.stopping import StopsOnInterrupt
@@ -297,10 +297,10 @@ class Run:
         log.write({"step": self.step} | {f"val_{name}": value for name, value in scores.items()})
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
         say(f"step {self.step}: val {shown}")
-        saving.save(judged, self.out / "last")
+        save(judged, self.out / "last")
         if score > self.best:
             self.best = score
-            saving.save(judged, self.out)
+            save(judged, self.out)
 
     def _train_mode(self) -> None:
         self.network.train()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from segmenter.data.classes import Classes
-from segmenter.data.named_classes import CITYSCAPES_IDS, named_classes
+from segmenter.data.sets.named_classes import CITYSCAPES_IDS, named_classes
 from segmenter.errors import UserError
 
 Format = Literal["labels", "ade20k", "cityscapes"]

@@ -1,0 +1,158 @@
+"""What a model costs on this machine, stage by stage: an image, a batch, a photo in windows, a photo at many scales."""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from segmenter.cost.benchmark_report import Report
+from segmenter.cost.measuring import matmul_peak
+from segmenter.cost.stages import Stages, Way, measure, noted
+from segmenter.data.files import image_size, read_image
+from segmenter.data.scenes.scene import render
+from segmenter.errors import UserError
+from segmenter.inference.depth import inverse_depth
+from segmenter.inference.passes import many_passes, one_pass, scaled
+from segmenter.inference.predict import Result
+from segmenter.inference.windows import logits_of_many
+from segmenter.model.segmenter import Segmenter
+
+DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
+
+
+def single(model: Segmenter, photo: Path, _: int) -> Way:
+    """One image of the window's size; of a model of depth, the photo in one pass."""
+    if model.recipe.task == "depth":
+        return Way(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages))
+    return batched(model, photo, 1)
+
+
+def batched(model: Segmenter, photo: Path, batch: int) -> Way:
+    """Images of the window's size in one pass."""
+    inference = replace(model.recipe.inference, batch=batch)
+    model = copy.copy(model)  # the same weights
+    model.recipe = replace(model.recipe, inference=inference)
+    crop = photo.with_name("window.jpg")
+    Image.fromarray(read_image(photo)).resize(inference.window[::-1], Image.Resampling.BILINEAR).save(crop, quality=90)
+    return Way(f"{batch} x {_sizes(inference.window)}", batch, lambda stages: _batch(model, crop, batch, stages))
+
+
+def in_windows(model: Segmenter, photo: Path, _: int) -> Way:
+    """The photo, as `predict` takes it."""
+    return Way(_sizes(image_size(photo)), 1, lambda stages: _predict(model, photo, False, stages))
+
+
+def multiscale(model: Segmenter, photo: Path, _: int) -> Way:
+    """The photo at six scales, straight and mirrored."""
+    return Way(f"{_sizes(image_size(photo))}, mirrored too", 1, lambda stages: _predict(model, photo, True, stages))
+
+
+def _sizes(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+@torch.inference_mode()
+def _batch(model: Segmenter, file: Path, count: int, stages: Stages) -> None:
+    """As an evaluation takes images."""
+    stages.enter("decode")
+    images = [read_image(file) for _ in range(count)]
+    stages.enter("preprocess")
+    stream = ((scaled(image, model.recipe.augment, native=True), None) for image in images)
+    with noted(model, stages, then="preprocess"):
+        for logits, geometry, _ in logits_of_many(model, stream):
+            stages.enter("pixels")
+            Result([(logits, geometry)], model.classes)
+            stages.enter("preprocess")
+    stages.enter(None)
+
+
+@torch.inference_mode()
+def _predict(model: Segmenter, file: Path, multiscale: bool, stages: Stages) -> None:
+    """A photo as `predict` takes it."""
+    native, augment = model.recipe.inference.native, model.recipe.augment
+    stages.enter("decode")
+    image = read_image(file)
+    stages.enter("preprocess")
+    with noted(model, stages, then="preprocess"):
+        if multiscale:
+            passes = many_passes(model, image, native)
+        else:
+            passes = [one_pass(model, scaled(image, augment, native), image.shape[:2])]
+    stages.enter("pixels")
+    Result(passes, model.classes)
+    stages.enter(None)
+
+
+@torch.inference_mode()
+def _depth(model: Segmenter, file: Path, stages: Stages) -> None:
+    """A photo's depth as `predict` takes it."""
+    stages.enter("decode")
+    image = read_image(file)
+    stages.enter("preprocess")
+    with noted(model, stages, then="pixels"):
+        inverse_depth(model, scaled(image, model.recipe.augment, model.recipe.inference.native), image.shape[:2]).cpu()
+    stages.enter(None)
+
+
+Maker = Callable[[Segmenter, Path, int], Way]
+WAYS: dict[str, Maker] = {"single": single, "batch": batched, "windows": in_windows, "multiscale": multiscale}
+OF_DEPTH = ("single", "training")  # windows and scales are for labels
+
+
+def benchmark(
+    model: Segmenter,
+    ways: dict[str, Maker],
+    image: str = "",
+    size: tuple[int, int] = (960, 1280),
+    batch: int = 4,
+    seconds: float = 3.0,
+) -> Report:
+    """Measures a model in evaluation mode, on the device where it is.
+
+    Args:
+        ways: what to do with it, by name.
+        image: photo; none: one is drawn.
+        size: of the drawn photo, (height, width).
+        batch: images in a batch.
+        seconds: that each way is repeated.
+
+    Raises:
+        UserError: a size that cannot be drawn, the photo cannot be read, or none of the ways is for the model.
+    """
+    device = next(model.parameters()).device
+    if model.recipe.task == "depth":
+        ways = {name: ways[name] for name in ways if name in OF_DEPTH}
+        if not ways:
+            raise UserError(f"a model of depth takes photos whole and at one scale; choose {' or '.join(OF_DEPTH)}")
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / f"photo{Path(image).suffix or '.jpg'}"
+        if image:
+            read_image(image)  # says what is wrong with it
+            shutil.copyfile(image, photo)
+        else:
+            draw(size, photo)
+        found = []
+        for name, make in (bar := tqdm(ways.items(), "benchmark", leave=False)):
+            bar.set_postfix_str(name)
+            found.append(measure(name, make(model, photo, batch), device, seconds))
+    dtypes = dict.fromkeys([torch.float32, *(one.way.dtype for one in found)])
+    return Report(model, device, {dtype: matmul_peak(device, dtype) for dtype in dtypes}, found)
+
+
+def draw(size: tuple[int, int], path: Path) -> None:
+    """Writes a drawn photo of a size (height, width).
+
+    Raises:
+        UserError: it is too small to draw.
+    """
+    if min(size) < 32:
+        raise UserError(f"a photo of {_sizes(size)} pixels is too small to draw; the least is 32 x 32")
+    scale = min(1, DRAWN / max(size))
+    drawn = Image.fromarray(render(0, 0, tuple(max(32, round(side * scale)) for side in size)).image)
+    drawn.resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=90)

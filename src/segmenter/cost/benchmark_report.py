@@ -1,0 +1,75 @@
+"""What a benchmark found, as a table for people and as a dictionary for programs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from segmenter.cost.measuring import Spread, machine, short
+from segmenter.cost.stages import Measured, Stage
+from segmenter.model.segmenter import Segmenter
+
+MEANING = """\
+MiB: the most in use during the stage, above what was in use before the first one; on a CPU the process's resident
+memory, on CUDA what torch gave out there. GFLOP: matrix products and convolutions, attention included; a product and
+its sum are two operations. Of peak: GFLOP a second against the fastest matrix product measured here."""
+
+
+@dataclass
+class Report:
+    """All that was measured of a model."""
+
+    model: Segmenter
+    device: torch.device
+    peaks: dict[torch.dtype, float]
+    """Operations a second of this machine's matrix products, in each precision that was used."""
+    found: list[Measured]
+
+    def table(self) -> str:
+        """For people."""
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        recipe = self.model.recipe
+        about = f"{recipe.encoder.name} + {recipe.decoder.name}, {len(self.model.classes)} classes"
+        peaks = ", ".join(f"{short(peak / 1e9)} GFLOP/s in {_name(dtype)}" for dtype, peak in self.peaks.items())
+        lines = [f"{about}, {parameters / 1e6:.1f} M parameters", machine(self.device), f"matrix products: {peaks}"]
+        columns = ("ms, median (quarters)", "MiB", "GFLOP", "of peak")
+        for one in self.found:
+            rate = f"{one.images_per_second:.3g} images/s"
+            lines += ["", f"{one.name}: {one.way.about}, {_name(one.way.dtype)}, {rate}"]
+            lines.append(f"  {'':10}  {columns[0]:>24}  {columns[1]:>7}  {columns[2]:>8}  {columns[3]:>7}")
+            lines += [self._line(one, stage) for stage in [*one.stages, one.all]]
+        return "\n".join([*lines, "", MEANING])
+
+    def _line(self, one: Measured, stage: Stage) -> str:
+        time, memory = Spread(*(1e3 * value for value in stage.seconds)), stage.memory / 2**20
+        operations = share = ""
+        if stage.flops:
+            operations, share = short(stage.flops / 1e9), f"{100 * self._share(one, stage):.0f} %"
+        return f"  {stage.name:10}  {time!s:>24}  {memory:>7.1f}  {operations:>8}  {share:>7}"
+
+    def _share(self, one: Measured, stage: Stage) -> float:
+        return stage.flops / stage.seconds.median / self.peaks[one.way.dtype]
+
+    def to_dict(self) -> dict:
+        """For programs: seconds, bytes and operations."""
+        return {
+            "machine": machine(self.device),
+            "encoder": self.model.recipe.encoder.name,
+            "decoder": self.model.recipe.decoder.name,
+            "classes": len(self.model.classes),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "matmul_flops_per_second": {_name(dtype): peak for dtype, peak in self.peaks.items()},
+            "ways": [
+                {"name": one.name, "about": one.way.about, "precision": _name(one.way.dtype), "images": one.way.images}
+                | {"images_per_second": one.images_per_second}
+                | {"stages": [self._stage(one, stage) for stage in [*one.stages, one.all]]}
+                for one in self.found
+            ],
+        }
+
+    def _stage(self, one: Measured, stage: Stage) -> dict:
+        about = {"name": stage.name, "seconds": stage.seconds._asdict(), "memory": stage.memory}
+        return about | {"flops": stage.flops, "share_of_peak": self._share(one, stage)}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]

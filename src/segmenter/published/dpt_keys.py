@@ -1,0 +1,233 @@
+"""What the published layouts of DPT have in common: one network under different names.
+
+Source: DPT, arXiv 2103.13413, and recorded outputs of every layout. A layout is a table of module names; sizes are
+read off the weights. The final norm of the encoder and the coarsest level's unit for what comes from above it, which
+nothing uses, lie in most files: they are known and left out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from segmenter import config
+from segmenter.checkpoints import encoders, keys
+from segmenter.checkpoints.encoders import Shape
+from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.reading import Checkpoint
+from segmenter.data.classes import Classes, default_colors
+from segmenter.data.depth_data import DEPTH_CLASSES
+from segmenter.errors import UserError
+from segmenter.model.decoders.dpt import SCALES
+from segmenter.model.rebuilding import rebuild
+from segmenter.model.segmenter import Segmenter
+from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE
+
+HYBRID = "vit_base_r50_s16_384"
+HYBRID_SHAPE = Shape(16, 768, 12, 12)
+NORMALIZATION = ((0.5,) * 3, (0.5,) * 3)  # mean and std of red, green and blue on the scale 0 to 1
+DEPTH_SIDE, LABEL_SIDE = 384, 480  # pixels of the short side of a test image, as published
+
+
+def modules(templates: Mapping[str, str]) -> dict[str, str]:
+    """Our names of the decoder's modules to theirs.
+
+    {level} counts from 0, the finest, {stage} likewise from 1, {order} from 0, the coarsest; {n} is a number in both.
+    """
+    return {
+        ours.format(level=level, n=n): theirs.format(level=level, stage=level + 1, order=len(SCALES) - 1 - level, n=n)
+        for (ours, theirs), level, n in product(templates.items(), range(len(SCALES)), range(5))
+    }
+
+
+class Layout(NamedTuple):
+    """A published layout: its names, and what its files do not say."""
+
+    title: str
+    """For sentences."""
+    details: str
+    """`decoder.layout`."""
+    encoder: Callable[[str], str]
+    """timm's name of a tensor of the encoder to theirs."""
+    blocks: str
+    """Beginning of the keys of the encoder's blocks, a number follows."""
+    modules: Mapping[str, str]
+    """Our names of the decoder's modules to theirs, by `modules`."""
+    norm_eps: float
+    position_resize: str
+    unused: tuple[str, ...]
+    """Beginnings of keys that are known to be without use."""
+
+    def key(self, ours: str) -> str:
+        """Our name of a tensor to theirs."""
+        if ours.startswith("encoder.vit."):
+            return self.encoder(ours.removeprefix("encoder.vit."))
+        module, _, kind = ours.removeprefix("decoder.").rpartition(".")
+        return f"{self.modules[module]}.{kind}"
+
+
+class Settings(NamedTuple):
+    """What is not to be seen in the weights; None: not stated."""
+
+    heads: int | None = None
+    taps: tuple[int, ...] | None = None
+    readout: str | None = None
+    image_size: tuple[int, int] | None = None
+    short_side: int | None = None
+    encoder: str | None = None
+    """timm's name."""
+    norm_eps: float | None = None
+    names: tuple[str, ...] | None = None
+    """Of the classes."""
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    auxiliary: float = 0.4
+    """Weight of the auxiliary decoder's loss."""
+    ours: Mapping | None = None
+    """Our own description of the whole model, from files that were written here."""
+
+
+class Weights:
+    """Sizes of the network, read off its weights; 1 where the tensor that has them is missing."""
+
+    def __init__(self, checkpoint: Checkpoint, layout: Layout):
+        self._checkpoint, self._layout = checkpoint, layout
+        self.labels = layout.key("decoder.head.1.running_mean") in checkpoint.state
+        self.auxiliary = layout.key("decoder.auxiliary.0.4.weight") in checkpoint.state if self.labels else False
+        self.hybrid = self.has("encoder.vit.patch_embed.backbone.stem.conv.weight")
+        self.patch = HYBRID_SHAPE.patch if self.hybrid else self.size("encoder.vit.patch_embed.proj.weight", 3, 4)
+        widths = self.size("encoder.vit.patch_embed.proj.weight", 0, 4), self.size("encoder.vit.pos_embed", 2, 3)
+        self.width = max(widths)  # lest it be 1 where only one of them is missing
+        self.depth = keys.depth(checkpoint.state, layout.blocks)
+        self.hidden = self.size("encoder.vit.blocks.0.mlp.fc1.weight", 0, 2)
+        tokens = {name: layout.encoder(name) for name in ("pos_embed", "cls_token", "dist_token", "reg_token")}
+        stems = {name: checkpoint.state[key] for name, key in tokens.items() if key in checkpoint.state}
+        self.grid = encoders.position_grid(stems)
+        self.fusion = self.size("decoder.narrow.0.weight", 0, 4)
+        self.widths = tuple(self.size(f"decoder.narrow.{level}.weight", 1, 4) for level in range(len(SCALES)))
+        self.project = self.has(f"decoder.reassemble.{len(SCALES) - 1}.readout.weight")
+        self.classes = self.size("decoder.head.4.bias", 0, 1)
+
+    def has(self, ours: str) -> bool:
+        """Whether the file has the tensor that we call so."""
+        return self._layout.key(ours) in self._checkpoint.state
+
+    def size(self, ours: str, dimension: int, axes: int) -> int:
+        """Length of an axis of the tensor that we call so."""
+        key = self._layout.key(ours)
+        return keys.axis(self._checkpoint.path, self._checkpoint.state, key, dimension, axes) if self.has(ours) else 1
+
+
+def model(
+    checkpoint: Checkpoint, layout: Layout, settings: Settings, auxiliary: bool = False
+) -> tuple[Segmenter, Report]:
+    """The network of a file, in evaluation mode, and what was made of the file.
+
+    Args:
+        checkpoint: the file; every key counts.
+        layout: its names.
+        settings: what is known besides.
+        auxiliary: with the auxiliary decoder, if the file has one.
+
+    Raises:
+        UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
+    """
+    report, found = Report(layout.title), Weights(checkpoint, layout)
+    with_auxiliary = auxiliary and found.auxiliary
+    if settings.ours is not None:
+        with keys.on_meta():
+            network = rebuild(settings.ours, f"what is said beside {checkpoint.path}", "write it again", with_auxiliary)
+    else:
+        recipe = _recipe(checkpoint.path, layout, settings, found, report)
+        built = recipe if with_auxiliary else replace(recipe, decoder=replace(recipe.decoder, auxiliary=0.0))
+        with keys.on_meta():
+            network = Segmenter(built, _classes(settings, found, report))
+        network.recipe = recipe
+        network.mean, network.std = settings.normalization or _assumed_normalization(report)
+    names = sources(network, layout)
+    last = network.decoder.taps[-1]
+    unused = [*layout.unused, *(f"{layout.blocks}{index}." for index in range(last + 1, found.depth))]
+    if not with_auxiliary:
+        unused.append(layout.modules["auxiliary.0.0"].rpartition(".")[0])
+    keys.refuse_other_keys(checkpoint, report, {source.key for source in names.values()}, unused)
+    keys.fill(network, checkpoint, report, names)
+    return network.eval(), report
+
+
+def sources(network: Segmenter, layout: Layout) -> dict[str, Source]:
+    """Our names of a network's tensors to theirs."""
+    return {ours: Source(layout.key(ours)) for ours in network.state_dict()}
+
+
+def _recipe(path: Path, layout: Layout, settings: Settings, found: Weights, report: Report) -> config.Recipe:
+    heads = settings.heads or _assumed_heads(found.width, report)
+    if found.width % heads:
+        raise UserError(f"{path}: {heads} attention heads do not divide the encoder's {found.width} features")
+    size = settings.image_size or _assumed_size(path, layout, found, report)
+    short_side = settings.short_side
+    if short_side is None:
+        short_side = LABEL_SIDE if found.labels else DEPTH_SIDE
+        report.assumed.append(f"images with a short side of {short_side} pixels, taken whole")
+    taps, readout = settings.taps, settings.readout
+    if taps is None:
+        report.assumed.append("the published blocks are read: the last of each quarter of the depth")
+    if readout is None:
+        readout = "project" if found.project else "ignore"
+        if not found.project:
+            report.assumed.append("the class token is not read: the file has no projections for it")
+    encoder = _encoder(settings, found, heads)
+    return config.Recipe(
+        augment=config.Augment(short_side=short_side, crop=size),
+        encoder=replace(encoder, norm_eps=settings.norm_eps or layout.norm_eps, position_resize=layout.position_resize),
+        decoder=config.Decoder(
+            name="dpt" if found.labels else "dpt_depth",
+            layout=layout.details,
+            width=found.fusion,
+            widths=found.widths,
+            taps=taps or (),
+            readout=readout,
+            dropout=0.1 if found.labels else 0.0,
+            auxiliary=settings.auxiliary if found.auxiliary else 0.0,
+        ),
+        inference=config.Inference(window=WHOLE, stride=WHOLE),
+    )
+
+
+def _encoder(settings: Settings, found: Weights, heads: int) -> config.Encoder:
+    shape = Shape(found.patch, found.width, heads, found.depth)
+    name = settings.encoder or (HYBRID if found.hybrid else encoders.timm_name(shape))
+    changes = encoders.changes(name, shape)
+    if found.hybrid:
+        known = HYBRID_SHAPE._asdict()
+        fields = {"width": found.width, "heads": heads, "depth": found.depth}
+        changes = {field: value for field, value in fields.items() if known[field] != value}
+    ratio = found.hidden / found.width
+    return config.Encoder(name=name, mlp_ratio=None if ratio == 4 else ratio, **changes)
+
+
+def _assumed_heads(width: int, report: Report) -> int:
+    heads = max(1, width // HEAD_WIDTH)
+    report.assumed.append(f"{heads} attention heads in the encoder, one for every {HEAD_WIDTH} features")
+    return heads
+
+
+def _assumed_size(path: Path, layout: Layout, found: Weights, report: Report) -> tuple[int, int]:
+    if found.grid is None:
+        raise UserError(f"{path}: the positions in {layout.encoder('pos_embed')} form no square; take a published file")
+    side = found.grid[0] * found.patch
+    report.assumed.append(f"a square crop of {side} pixels, for {found.grid[0]} x {found.grid[1]} positions")
+    return side, side
+
+
+def _assumed_normalization(report: Report) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    report.assumed.append("the normalisation mean = std = 0.5")
+    return NORMALIZATION
+
+
+def _classes(settings: Settings, found: Weights, report: Report) -> Classes:
+    if not found.labels:
+        return DEPTH_CLASSES
+    if settings.names is not None and len(settings.names) == found.classes:
+        return Classes(settings.names, default_colors(found.classes))
+    report.assumed.append(f"{found.classes} classes without names")
+    return Classes(tuple(f"class {index}" for index in range(found.classes)), default_colors(found.classes))

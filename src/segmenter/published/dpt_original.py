@@ -1,0 +1,61 @@
+"""The layout of the original DPT (isl-org): a bare state dict, or one below `model`.
+
+Source: the published files of DPT, arXiv 2103.13413, for ADE20K, MiDaS, KITTI and NYU, large and hybrid. Constants:
+layer norms of eps 1e-6, positions resampled bilinearly, readout by projection, enlargements with aligned corners. The
+files say nothing beside the weights: `num_heads` may be put beside them. What metres KITTI's and NYU's depth are in,
+the published commands say: docs/published-weights.md.
+"""
+
+from collections.abc import Collection
+
+from segmenter.checkpoints import keys
+from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.reading import Checkpoint
+from segmenter.model.segmenter import Segmenter
+from segmenter.published import dpt_keys
+from segmenter.published.dpt_keys import Layout, Settings
+
+NAME = "the original DPT"
+PAPER_WEIGHT = 0.2  # of the auxiliary loss
+
+LAYOUT = Layout(
+    title=NAME,
+    details="original",
+    encoder=lambda name: f"pretrained.model.{name}",
+    blocks="pretrained.model.blocks.",
+    modules=dpt_keys.modules(
+        {
+            "reassemble.{level}.readout": "pretrained.act_postprocess{stage}.0.project.0",
+            "reassemble.{level}.project": "pretrained.act_postprocess{stage}.3",
+            "reassemble.{level}.resample": "pretrained.act_postprocess{stage}.4",
+            "narrow.{level}": "scratch.layer{stage}_rn",
+            "fusion.{level}.level_unit.conv{n}": "scratch.refinenet{stage}.resConfUnit1.conv{n}",
+            "fusion.{level}.level_unit.norm{n}": "scratch.refinenet{stage}.resConfUnit1.bn{n}",
+            "fusion.{level}.unit.conv{n}": "scratch.refinenet{stage}.resConfUnit2.conv{n}",
+            "fusion.{level}.unit.norm{n}": "scratch.refinenet{stage}.resConfUnit2.bn{n}",
+            "fusion.{level}.project": "scratch.refinenet{stage}.out_conv",
+            "head.{n}": "scratch.output_conv.{n}",
+            "auxiliary.0.{n}": "auxlayer.{n}",
+        }
+    ),
+    norm_eps=1e-6,
+    position_resize="bilinear",
+    unused=("pretrained.model.norm.", "pretrained.model.head.", "scratch.refinenet4.resConfUnit1."),
+)
+
+
+def recognise(names: Collection[str]) -> bool:
+    """Whether the keys are this layout's, or most of them are."""
+    return any(name.startswith("pretrained.model.") for name in names) and any(
+        name.startswith("scratch.refinenet") for name in names
+    )
+
+
+def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+
+    Raises:
+        UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
+    """
+    settings = Settings(heads=keys.stated_heads(checkpoint), auxiliary=PAPER_WEIGHT)
+    return dpt_keys.model(checkpoint, LAYOUT, settings, auxiliary)

@@ -1,0 +1,122 @@
+"""config.json and preprocessor_config.json of Hugging Face's DPT, read and written.
+
+What is not stated is what transformers takes for granted, or is left to the loader to assume.
+"""
+
+from pathlib import Path
+
+from segmenter.checkpoints.json_settings import CONFIG, JsonSettings, is_number
+from segmenter.errors import UserError
+from segmenter.model.decoders.dpt import SCALES
+from segmenter.model.folder import describe
+from segmenter.model.segmenter import Segmenter
+from segmenter.published.dpt_keys import Settings
+
+PROCESSOR = "preprocessor_config.json"
+OURS = "vit_segmenter"  # our own part of config.json, which transformers passes over
+
+
+def read(folder: Path, hybrid: bool) -> Settings:
+    """What the files in a folder say of a network; `hybrid`: it has a ResNet before its blocks.
+
+    Raises:
+        UserError: a file is damaged, or describes a network with parts that are not known here.
+    """
+    about, processor = JsonSettings(folder / CONFIG), JsonSettings(folder / PROCESSOR)
+    _refuse_other_networks(about, hybrid)
+    names, taps = about.get("id2label", dict), about.naturals("backbone_out_indices")
+    return Settings(
+        heads=about.get("num_attention_heads", int),
+        taps=taps[-2:] if hybrid and taps else taps,  # the ResNet gives the first two levels
+        readout=about.get("readout_type", str),
+        image_size=_size(about),
+        short_side=_short_side(processor),
+        norm_eps=about.get("layer_norm_eps", float),
+        names=None if names is None else tuple(map(str, names.values())),
+        normalization=_normalization(processor),
+        auxiliary=about.get("auxiliary_loss_weight", float, 0.4),
+        ours=about.get(OURS, dict),
+    )
+
+
+def _refuse_other_networks(about: JsonSettings, hybrid: bool) -> None:
+    about.refuse_unless("model_type", "dpt")
+    if not hybrid:
+        about.refuse_unless("backbone_config")
+    about.refuse_unless("hidden_act", "gelu")
+    about.refuse_unless("readout_type", "project", "add", "ignore")
+    about.refuse_unless("reassemble_factors", list(SCALES))
+    about.refuse_unless("head_in_index", -1)
+    about.refuse_unless("add_projection", False)
+
+
+def _size(about: JsonSettings) -> tuple[int, int] | None:
+    """Height and width that the positions were trained at; one number stands for both."""
+    value = about.get("image_size", int | list)
+    value = [value, value] if isinstance(value, int) else value
+    if value is not None and (len(value) != 2 or not all(type(side) is int and side > 0 for side in value)):
+        raise about.wrong("image_size", "write height and width")
+    return None if value is None else tuple(value)
+
+
+def _short_side(processor: JsonSettings) -> int | None:
+    sizes = processor.get("size", dict, {})
+    sides = [side for side in sizes.values() if type(side) is int and side > 0]
+    return min(sides, default=None)
+
+
+def _normalization(processor: JsonSettings) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    found = [processor.get(key, list) for key in ("image_mean", "image_std")]
+    if any(value is None for value in found):
+        return None
+    if any(len(value) != 3 or not all(is_number(part) and part > 0 for part in value) for value in found):
+        raise UserError(f"{processor.path}: image_mean and image_std must hold 3 numbers each; restore the file")
+    return tuple(map(tuple, found))
+
+
+def config(network: Segmenter) -> dict[str, object]:
+    """config.json as transformers writes it, but for what it takes for granted."""
+    encoder, decoder, recipe = network.encoder, network.decoder, network.recipe
+    block, labels = encoder.vit.blocks[0], recipe.task == "labels"
+    names = network.classes.names
+    found: dict[str, object] = {
+        "architectures": ["DPTForSemanticSegmentation" if labels else "DPTForDepthEstimation"],
+        "model_type": "dpt",
+        "hidden_size": encoder.width,
+        "num_hidden_layers": len(encoder.vit.blocks),
+        "num_attention_heads": block.attn.num_heads,
+        "intermediate_size": block.mlp.fc1.out_features,
+        "layer_norm_eps": block.norm1.eps,
+        "image_size": encoder.table_grid[0] * encoder.patch_size,
+        "patch_size": encoder.patch_size,
+        "backbone_out_indices": [*range(len(decoder.stages)), *decoder.taps],
+        "readout_type": recipe.decoder.readout,
+        "neck_hidden_sizes": [layer.in_channels for layer in decoder.narrow],
+        "fusion_hidden_size": decoder.narrow[0].out_channels,
+        "use_batch_norm_in_fusion_residual": labels,
+        "use_auxiliary_head": len(decoder.auxiliary) > 0,
+        "auxiliary_loss_weight": recipe.decoder.auxiliary,
+        "semantic_loss_ignore_index": network.classes.ignore,
+        "semantic_classifier_dropout": recipe.decoder.dropout,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+        "is_hybrid": bool(decoder.stages),
+        OURS: describe(network),
+    }
+    if decoder.stages:
+        found |= {
+            "neck_ignore_stages": list(decoder.stages),
+            "backbone_featmap_shape": [1, encoder.stages[-1].width, *encoder.table_grid],
+        }
+    return found
+
+
+def processor(network: Segmenter) -> dict[str, object]:
+    """preprocessor_config.json."""
+    side = network.recipe.augment.short_side
+    return {
+        "image_processor_type": "DPTImageProcessor",
+        "size": {"height": side, "width": side},
+        "image_mean": list(network.mean),
+        "image_std": list(network.std),
+    }

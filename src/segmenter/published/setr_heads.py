@@ -1,0 +1,137 @@
+"""What the two published layouts of SETR have in common: constants, and how a head that was found becomes a network.
+
+Source: the published configurations and files of SETR, arXiv 2012.15840, by its authors and by OpenMMLab. Layer norms
+of eps 1e-6, positions resampled bilinearly, ImageNet's normalisation, no final norm in the backbone. In MLA the class
+token is in the file and takes no part. Auxiliary heads are left out unless they are asked for.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from segmenter import config
+from segmenter.checkpoints import keys
+from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.reading import Checkpoint
+from segmenter.errors import UserError
+from segmenter.model.segmenter import Segmenter
+from segmenter.published import openmmlab_file
+from segmenter.published.openmmlab_file import Defaults
+
+LEVELS = 4  # of MLA
+NORM = ("weight", "bias")
+BATCH_NORM = (*NORM, "running_mean", "running_var", "num_batches_tracked")
+DEFAULTS = Defaults(
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    position_resize="bilinear",
+    drop_path=0.0,
+    stride=lambda side: max(side * 2 // 3, 1),
+    train=config.Train(optimizer="sgd", lr=1e-3, min_lr=1e-4, decoder_scale=10.0, steps=160_000),
+)
+
+
+class Head(NamedTuple):
+    """A decoder in a file."""
+
+    name: str
+    """`setr_naive`, `setr_pup` or `setr_mla`."""
+    layout: str
+    """Whose: `original` or `openmmlab`."""
+    taps: tuple[int, ...]
+    """The blocks that the configuration names, the auxiliary decoders' first; empty where it names none."""
+    width_key: str
+    """A convolution with `decoder.width` channels."""
+    class_key: str
+    """A vector with one number a class."""
+    layers: int
+    """Convolutions, of Naive and PUP."""
+    auxiliary: int
+    """Auxiliary decoders."""
+    auxiliary_layers: int
+    """Convolutions of each of them, of Naive and PUP."""
+
+
+def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) -> str:
+    """Naive or PUP, by the number of convolutions; `first` is the weight of one, `patches` the patch embedding's.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path, state = checkpoint.path, checkpoint.state
+    for key in (first, patches):
+        if key not in state:
+            raise UserError(f"{path} looks like SETR, but {key} is missing; take the whole file of one model")
+    kernel, patch = (keys.axis(path, state, key, 3, 4) for key in (first, patches))
+    known = {(1, 1): "setr_naive", (3, max(1, math.ceil(math.log2(patch)))): "setr_pup"}
+    if (kernel, layers) not in known:
+        words = " and ".join(f"{count} of {side} x {side} in {name}" for (side, count), name in known.items())
+        raise UserError(
+            f"{path}: the head has {layers} convolutions, the first of {kernel} x {kernel}; known for patches of "
+            f"{patch} pixels are {words}"
+        )
+    return known[kernel, layers]
+
+
+def network(
+    checkpoint: Checkpoint, report: Report, head: Head, blocks: str,
+    sources: Callable[[Head, int], Mapping[str, Source]], unused: tuple[str, ...],
+    biases: Callable[[Head], Mapping[str, str]] = lambda head: {},
+) -> Segmenter:  # fmt: skip
+    """The network of a file, in evaluation mode.
+
+    Args:
+        checkpoint: the file.
+        report: where it is noted what was used and assumed.
+        head: its decoder; without the auxiliary ones that are not wanted.
+        blocks: what the keys of the backbone's blocks begin with.
+        sources: from the decoder and the number of blocks, our names of all tensors to theirs.
+        unused: beginnings of keys that are known to be without use.
+        biases: from the decoder, keys of biases before a batch norm to those of the norm's mean.
+
+    Raises:
+        UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
+    """
+    depth = keys.depth(checkpoint.state, blocks)
+    used = min(max(head.taps, default=depth - 1) + 1, depth)
+    names = sources(head, used)
+    unused += tuple(f"{blocks}{index}." for index in range(used, depth))
+    unused += ("backbone.cls_token",) if head.name == "setr_mla" else ()
+    unused += () if head.auxiliary else ("auxiliary_head.",)
+    found = openmmlab_file.account(checkpoint, report, names, unused, biases(head))
+    found = _without_biases(found, biases(head))
+
+    def decoder(_: int) -> config.Decoder:
+        if not head.taps:
+            report.assumed.append("the blocks whose tokens are read, as published for encoders of this depth")
+        return config.Decoder(
+            name=head.name,
+            width=keys.axis(found.path, found.state, head.width_key, 0, 4),
+            taps=head.taps,
+            auxiliary=0.4 if any(key.startswith("auxiliary_head.") for key in checkpoint.state) else 0.0,
+            auxiliary_layers=head.auxiliary_layers or config.Decoder.auxiliary_layers,
+            layout=head.layout,
+        )
+
+    return openmmlab_file.network(
+        found, report, names, depth, head.class_key, decoder, DEFAULTS, auxiliary=head.auxiliary > 0
+    )
+
+
+def _without_biases(checkpoint: Checkpoint, biases: Mapping[str, str]) -> Checkpoint:
+    """The file with each bias taken off the mean of the norm behind it.
+
+    Raises:
+        UserError: they have not the same shape.
+    """
+    state = {key: tensor for key, tensor in checkpoint.state.items() if key not in biases}
+    for bias, mean in biases.items():
+        shift = checkpoint.state[bias]
+        if shift.shape != state[mean].shape:
+            raise UserError(
+                f"{checkpoint.path}: {bias} is {tuple(shift.shape)}, but {mean} is {tuple(state[mean].shape)}; "
+                "take the whole file of one model"
+            )
+        state[mean] = state[mean] - shift
+    return replace(checkpoint, state=state)
