@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segmenter import cli, recipes
-from segmenter.config import Augment, Data, Decoder, Encoder, Inference, Recipe, Train
+from segmenter.config import Augment, Data, Encoder, Inference, Recipe, Train, decoder
 from segmenter.training.loop import train
 
 COLORS = ((0, 0, 0), (220, 40, 40), (40, 40, 220))
@@ -97,6 +97,11 @@ def write_discs(root: Path, size: tuple[int, int] = (64, 64), **counts: int) -> 
     return root
 
 
+def tiny_decoder(name: str = "mask_transformer", **settings):
+    """A decoder's settings; the mask transformer has one block unless told otherwise."""
+    return decoder(name, **({"layers": 1} if name == "mask_transformer" else {}) | settings)
+
+
 def make_recipe(root: Path | str, decoder: dict | None = None, encoder: dict | None = None, **train) -> Recipe:
     """A recipe that takes a second; single settings can be given."""
     tiny = {"name": "vit_tiny_patch16_224", "patch_size": 8, "depth": 2, "width": 48, "heads": 3}
@@ -106,7 +111,7 @@ def make_recipe(root: Path | str, decoder: dict | None = None, encoder: dict | N
         data=Data(root=str(root)),
         augment=Augment(short_side=64, crop=(64, 64), scale=(1.0, 1.0), max_class_share=1.0, distortion=False),
         encoder=Encoder(**(tiny | (encoder or {}))),
-        decoder=Decoder(**({"layers": 1} | (decoder or {}))),
+        decoder=tiny_decoder(**(decoder or {})),
         train=Train(**(quick | train)),
         inference=Inference(window=(64, 64), stride=(48, 48)),
     )

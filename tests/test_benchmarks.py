@@ -27,7 +27,7 @@ def model() -> Segmenter:
     recipe = config.Recipe(
         augment=config.Augment(short_side=64, crop=(64, 64)),
         encoder=config.Encoder("vit_tiny_patch16_384", depth=2, width=48, heads=3, patch_size=8, norm_eps=1e-3),
-        decoder=config.Decoder("mask_transformer", layers=1),
+        decoder=config.MaskTransformer(layers=1),
         inference=config.Inference(window=(64, 64), stride=(48, 48)),
     )
     model = Segmenter(recipe, Classes(tuple(f"c{i}" for i in range(7)), default_colors(7))).eval()

@@ -1,5 +1,6 @@
 """The command `segmenter`: verbs to functions. torch is imported only when a verb starts to work."""
 
+import itertools
 import json
 import os
 import sys
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import FlagConversionOff, Positional, arg
+from tyro.conf import AvoidSubcommands, FlagConversionOff, Positional, arg
 
 from segmenter import recipes
 from segmenter.config import Alignment, Data, DepthKind, Layout, Recipe
-from segmenter.errors import UserError
+from segmenter.config_decoders import readers, refuse_unread
+from segmenter.errors import UserError, WrongUse
 from segmenter.inference.presets import Preset
 
 DEFAULT_RECIPE = "finetune"
@@ -29,7 +31,7 @@ def train_with(default: Recipe):
     def train(
         out: Path,
         config: str = DEFAULT_RECIPE,
-        recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = default,
+        recipe: Annotated[Recipe, arg(name=""), FlagConversionOff, AvoidSubcommands] = default,
     ) -> None:
         """Train a model on images and masks.
 
@@ -309,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"segmenter: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, WrongUse) else 1
     except BrokenPipeError:  # `segmenter models | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -319,15 +321,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _recipe(arguments: list[str]) -> Recipe:
-    """The recipe that the command line names: it decides the defaults of `train`, so it is read before the rest."""
+    """The recipe and decoder that the command line names: they decide which settings `train` has.
+
+    Raises:
+        UserError: there is no such recipe.
+        WrongUse: there is no such decoder, or it does not read one of its settings.
+    """
     if arguments[:1] != ["train"]:
         return Recipe()  # not looked at; reading one takes a third of what `--help` may take
-    for place, argument in enumerate(arguments):
-        if argument == "--config" and place + 1 < len(arguments):
-            return recipes.read(arguments[place + 1])
-        if argument.startswith("--config="):
-            return recipes.read(argument.partition("=")[2])
-    return recipes.read(DEFAULT_RECIPE)
+    recipe = recipes.read(_value(arguments, "--config") or DEFAULT_RECIPE)
+    try:
+        if name := _value(arguments, "--decoder.name"):
+            recipe = recipes.with_decoder(recipe, name)
+        for argument in arguments:
+            setting = argument.removeprefix("--decoder.").partition("=")[0].replace("-", "_")
+            if argument.startswith("--decoder.") and readers(setting):  # of others the parser knows what was meant
+                refuse_unread(recipe.decoder.name, setting)
+    except UserError as error:
+        raise WrongUse(str(error)) from error
+    return recipe
+
+
+def _value(arguments: list[str], option: str) -> str:
+    """What follows an option on the command line, as the next argument or behind `=`; the last one counts."""
+    found = ""
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        if argument == option:
+            found = following
+        elif argument.startswith(f"{option}="):
+            found = argument.partition("=")[2]
+    return found
 
 
 if __name__ == "__main__":

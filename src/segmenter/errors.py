@@ -1,5 +1,9 @@
-"""The one exception for what a user can mend: its text is shown without a traceback."""
+"""The exceptions for what a user can mend: their text is shown without a traceback."""
 
 
 class UserError(ValueError):
     """Wrong input or settings: one sentence with what was found, where, and what to do (exit status 1)."""
+
+
+class WrongUse(UserError):
+    """A command line that cannot be understood (exit status 2)."""

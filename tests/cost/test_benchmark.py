@@ -30,7 +30,9 @@ def model(tiny_recipe):
 
     def make(decoder: str = "linear") -> Segmenter:
         torch.manual_seed(0)
-        recipe = tiny_recipe("", decoder={"name": decoder, "width": 16})
+        recipe = tiny_recipe(
+            "", decoder={"name": decoder} | ({"width": 16} if decoder.startswith(("setr", "dpt")) else {})
+        )
         return Segmenter(recipe, Classes(("a", "b", "c"), default_colors(3))).eval()
 
     return make

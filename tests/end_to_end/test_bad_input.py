@@ -205,7 +205,7 @@ def test_a_classes_yaml_that_cannot_be(spoilt, classes, words):
     [
         ("encoder", "name", "vit_tinny_patch16_224", ("encoder.name", "'vit_tinny_patch16_224'", TINY)),
         ("encoder", "name", "resnet50", ("encoder.name", "resnet50")),
-        ("decoder", "name", "mask", ("decoder.name is 'mask'", "'linear', 'mask_transformer', 'setr_naive'")),
+        ("decoder", "name", "mask", ("decoder.name is 'mask'", "choose linear or mask_transformer or setr_naive")),
         ("encoder", "nam", TINY, ("unknown setting encoder.nam", "did you mean encoder.name?")),
         ("train", "learning_rate", 0.1, ("unknown setting train.learning_rate", "known here: ")),
         ("trian", "lr", 0.1, ("unknown setting trian", "did you mean train?")),
@@ -214,13 +214,13 @@ def test_a_classes_yaml_that_cannot_be(spoilt, classes, words):
         ("train", "lr", [1, 2], ("train.lr is [1, 2]", "valid number")),
         ("augment", "crop", 64, ("augment.crop is 64", "valid tuple")),
         ("augment", "crop", [64], ("augment.crop is [64]", "too few values")),
-        ("train", "batch", 0, ("train.batch is 0", "of at least 1")),
+        ("train", "batch", 0, ("train.batch is 0", "write a value from 1 to")),
         ("train", "ema", 1.0, ("train.ema is 1.0", "from 0 to less than 1")),
         ("train", "lr", -1.0, ("train.lr is -1.0", "above 0")),
         ("train", "lr", float("nan"), ("train.lr is nan", "above 0")),
-        ("train", "validate_every", 0, ("train.validate_every is 0", "of at least 1")),
+        ("train", "validate_every", 0, ("train.validate_every is 0", "write a value from 1 to")),
         ("train", "warmup", 4, ("train.warmup is 4", "train.steps is 4", "fewer")),
-        ("train", "workers", -1, ("train.workers is -1", "of 0 or more")),
+        ("train", "workers", -1, ("train.workers is -1", "write a value from 0 to 1000")),
         ("inference", "stride", [64, 65], ("inference.stride is 64 65", "smaller stride")),
         ("augment", "scale", [2.0, 0.5], ("augment.scale is 2.0 0.5", "smaller number first")),
         ("encoder", "heads", 5, ("encoder", "5", "heads")),
@@ -369,11 +369,11 @@ def test_a_model_folder_that_does_not_exist(discs, command, tmp_path):
 def test_weights_and_config_of_different_models(disc_run, discs, command, tmp_path):
     run = shutil.copytree(disc_run, tmp_path / "run")
     about = json.loads((run / "config.json").read_text())
-    about["recipe"]["encoder"]["width"] = 96
+    about["network"]["encoder"]["width"] = 96
     (run / "config.json").write_text(json.dumps(about))
     told = command("evaluate", run, discs)
     assert_refused(told, f"{run / 'model.safetensors'} does not fit its config.json", "(3, 48)", "(3, 96)")
-    about["recipe"]["encoder"].update(width=48, depth=3)
+    about["network"]["encoder"].update(width=48, depth=3)
     (run / "config.json").write_text(json.dumps(about))
     told = command("evaluate", run, discs)
     assert_refused(told, "does not fit its config.json", "missing", "both files must come from one model")

@@ -89,7 +89,7 @@ def test_an_encoder_that_the_layout_has_not(tmp_path, command, layout):
     recipe = config.Recipe(
         augment=config.Augment(short_side=56, crop=(56, 56)),
         encoder=config.Encoder("vit_small_patch14_dinov2", width=64, heads=1, depth=1),
-        decoder=config.Decoder("linear"),
+        decoder=config.Linear(),
     )
     Segmenter(recipe, Classes(("a", "b"), default_colors(2))).save(tmp_path / "model")
     told = command("convert", tmp_path / "model", "--out", tmp_path / "out", "--layout", layout)

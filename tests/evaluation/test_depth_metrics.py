@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage import data as pictures
 
-from segmenter.config import Augment, Decoder, Depth, Encoder, Recipe
+from segmenter.config import Augment, Depth, DptDepth, Encoder, Recipe
 from segmenter.data.depth_data import DEPTH_CLASSES, DepthScene
 from segmenter.errors import UserError
 from segmenter.evaluation.depth import depth_sums, evaluate_depth
@@ -48,7 +48,7 @@ def untrained(target: str = "inverse", **depth) -> Segmenter:
     recipe = Recipe(
         augment=Augment(short_side=64, crop=(64, 96)),
         encoder=Encoder("vit_tiny_patch16_224", depth=4, width=48, heads=3, drop_path=0.0),
-        decoder=Decoder("dpt_depth", width=16),
+        decoder=DptDepth(width=16),
         depth=Depth(target=target, **depth),
     )
     return Segmenter(recipe, DEPTH_CLASSES).eval()

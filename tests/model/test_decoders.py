@@ -159,7 +159,7 @@ def test_an_unknown_decoder():
 
 
 def test_linear_formula():
-    decoder, tokens = Linear(config.Decoder("linear"), of_width(6), 4), noise(2, 15, 6)
+    decoder, tokens = Linear(config.Linear(), of_width(6), 4), noise(2, 15, 6)
     stir(decoder)
     logits = decoder([Tokens(tokens, tokens[:, :0], (3, 5))])
     weight, bias = decoder.head.weight, decoder.head.bias
@@ -199,7 +199,7 @@ def block(x: Tensor, w: dict[str, Tensor], heads: int) -> Tensor:
 @pytest.mark.parametrize(("width", "heads"), [(128, 2), (48, 1), (200, 2)])
 @pytest.mark.parametrize("layers", [2, 1])
 def test_mask_transformer_formula(width, heads, layers):
-    decoder = MaskTransformer(config.Decoder(layers=layers), of_width(width), 7).eval().double()
+    decoder = MaskTransformer(config.MaskTransformer(layers=layers), of_width(width), 7).eval().double()
     stir(decoder)
     tokens = noise(2, 12, width).double()
     with torch.no_grad():
@@ -220,13 +220,13 @@ def test_mask_transformer_formula(width, heads, layers):
 
 
 def test_mask_transformer_settings():
-    settings = config.Decoder(layers=3, dropout=0.1, drop_path=0.2)
+    settings = config.MaskTransformer(layers=3, dropout=0.1, drop_path=0.2)
     decoder = MaskTransformer(settings, of_width(128), 7)
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in decoder.blocks]
     assert rates == pytest.approx([0, 0.1, 0.2])
     assert {m.p for m in decoder.modules() if isinstance(m, nn.Dropout)} == {0.1}
     assert {m.eps for m in decoder.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
-    plain = MaskTransformer(config.Decoder(), of_width(128), 7)
+    plain = MaskTransformer(config.MaskTransformer(), of_width(128), 7)
     assert {m.p for m in plain.modules() if isinstance(m, nn.Dropout)} == {0.0}
 
 
@@ -255,7 +255,7 @@ def test_parameters_are_as_many_as_published(name, parameters):
 
     with torch.device("meta"):
         model = create(name, image_size=640 if "large" in name else 512)
-        linear = Linear(config.Decoder("linear"), model.encoder, 150)
+        linear = Linear(config.Linear(), model.encoder, 150)
     assert (count(model.encoder), count(model.decoder), count(linear)) == parameters
 
 
@@ -270,8 +270,8 @@ def assert_normal(tensor: Tensor, std: float) -> None:
 
 def test_first_values_of_the_decoders_are_as_published():
     torch.manual_seed(0)
-    decoder = MaskTransformer(config.Decoder(), of_width(192), 150)
-    linear = Linear(config.Decoder("linear"), of_width(192), 150)
+    decoder = MaskTransformer(config.MaskTransformer(), of_width(192), 150)
+    linear = Linear(config.Linear(), of_width(192), 150)
     for module in (*decoder.modules(), *linear.modules()):
         if isinstance(module, nn.Linear):
             assert_normal(module.weight.detach(), 0.02)

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import classes, noise, small_model, stir
+from tiny_models import classes, made_for, noise, small_model, stir
 from torch import Tensor
 
 from segmenter import config
@@ -17,6 +17,7 @@ from segmenter.model.segmenter import Segmenter, create
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 WIDTHS = (5, 6, 7, 8)
+NAMES = {Dpt: "dpt", DptDepth: "dpt_depth"}
 
 
 @cache
@@ -29,7 +30,8 @@ def encoder(
 
 def decoder(kind: type = Dpt, name: str = "vit_tiny_patch16_224", **settings) -> Dpt | DptDepth:
     """A small decoder of double precision in evaluation mode, every number random."""
-    made = kind(config.Decoder(**({"width": 4, "widths": WIDTHS} | settings)), encoder(name), 3).eval().double()
+    settings = config.decoder(NAMES[kind], **({"width": 4, "widths": WIDTHS} | settings))
+    made = made_for(encoder(name), kind, settings, 3).eval().double()
     stir(made)
     for name, buffer in made.named_buffers():
         if "running" in name:
@@ -106,12 +108,12 @@ def fused(w: dict[str, Tensor], levels: list[Tokens], readout: str, aligned: boo
 @pytest.mark.parametrize("grid", [(4, 6), (3, 5), (1, 2)])
 @pytest.mark.parametrize(
     ("layout", "aligned", "odd", "deepest"),
-    [("", False, "cut", False), ("original", True, "cut", False), ("openmmlab", True, "stretch", False),
+    [("own", False, "cut", False), ("original", True, "cut", False), ("openmmlab", True, "stretch", False),
      ("huggingface", True, "stretch", False), ("smp", True, "cut", True)],
 )  # fmt: skip
 @torch.no_grad()
 def test_formula(layout, aligned, odd, deepest, grid, readout):
-    made, levels = decoder(layout=layout, readout=readout), tokens(grid)
+    made, levels = decoder(variant=layout, readout=readout), tokens(grid)
     w = made.state_dict()
     features = fused(w, levels, readout, aligned, odd, deepest)
     y = batch_norm(w, "head.1", F.conv2d(features, w["head.0.weight"], padding=1)).clamp(min=0)
@@ -126,10 +128,10 @@ def test_formula(layout, aligned, odd, deepest, grid, readout):
 
 
 @pytest.mark.parametrize("non_negative", [True, False])
-@pytest.mark.parametrize(("layout", "aligned", "odd"), [("", False, "cut"), ("huggingface", True, "stretch")])
+@pytest.mark.parametrize(("layout", "aligned", "odd"), [("own", False, "cut"), ("huggingface", True, "stretch")])
 @torch.no_grad()
 def test_formula_of_depth(layout, aligned, odd, non_negative):
-    made, levels = decoder(DptDepth, layout=layout, non_negative=non_negative), tokens((3, 5))
+    made, levels = decoder(DptDepth, variant=layout, non_negative=non_negative), tokens((3, 5))
     w = made.state_dict()
     assert not any("norm" in name for name in w)
     features = fused(w, levels, "project", aligned, odd, False)
@@ -143,9 +145,9 @@ def test_formula_of_depth(layout, aligned, odd, non_negative):
     assert made.geometry((3, 5), 16, (40, 70)).grid == tuple(found.shape[2:])
 
 
-@pytest.mark.parametrize(("layout", "cells"), [("", 8), ("huggingface", 16)])
+@pytest.mark.parametrize(("layout", "cells"), [("own", 8), ("huggingface", 16)])
 def test_depth_is_not_made_finer_than_the_pixels(layout, cells):
-    settings = config.Decoder("dpt_depth", width=4, widths=WIDTHS, layout=layout)
+    settings = config.DptDepth(width=4, widths=WIDTHS, variant=layout)
     made = DptDepth(settings, encoder(patch_size=8), 1)
     found = made(
         [level._replace(patches=level.patches.float(), prefix=level.prefix.float()) for level in tokens((2, 4))]
@@ -170,8 +172,8 @@ def test_a_cell_means_the_same_in_an_image_of_any_size():
     # Shifted by a whole cell of the coarsest level, and with another size below and to the right, cells far from the
     # borders stay as they are, but for the shift. With the published aligned corners they do not.
     side, shift, far = 40, 2, 17  # tokens; further than one sees
-    for layout, same in (("", True), ("original", False)):
-        made = decoder(layout=layout, readout="ignore")
+    for layout, same in (("own", True), ("original", False)):
+        made = decoder(variant=layout, readout="ignore")
         whole = tokens((side, side))
         part = [
             Tokens(t.patches.unflatten(1, (side, side))[:, shift:, : side - 3].flatten(1, 2), t.prefix, (38, 37))
@@ -183,7 +185,7 @@ def test_a_cell_means_the_same_in_an_image_of_any_size():
 
 
 def test_details_of_every_layout_and_no_other():
-    settings = config.Decoder.__annotations__["layout"].__args__
+    settings = config.Dpt.__annotations__["variant"].__args__
     assert set(DETAILS) == set(settings)
 
 
@@ -194,7 +196,7 @@ def test_details_of_every_layout_and_no_other():
     ("depth", "taps"), [(12, (2, 5, 8, 11)), (24, (5, 11, 17, 23)), (4, (0, 1, 2, 3)), (2, (0, 0, 1, 1))]
 )
 def test_blocks_are_those_published(depth, taps):
-    assert Dpt(config.Decoder(width=4), encoder(depth=depth), 2).taps == taps
+    assert made_for(encoder(depth=depth), Dpt, config.Dpt(width=4), 2).taps == taps
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_blocks_are_those_published(depth, taps):
     [(768, (96, 192, 384, 768)), (1024, (256, 512, 1024, 1024)), (384, (48, 96, 192, 384)), (48, (6, 12, 24, 48))],
 )
 def test_widths_are_those_published(width, widths):
-    made = Dpt(config.Decoder(width=4), encoder(width=width, heads=1), 2)
+    made = made_for(encoder(width=width, heads=1), Dpt, config.Dpt(width=4), 2)
     assert tuple(layer.in_channels for layer in made.narrow) == widths
 
 
@@ -219,7 +221,7 @@ def test_widths_are_those_published(width, widths):
 def test_parameters_are_as_documented(name, labels, depth):
     with torch.device("meta"):
         made = Encoder(config.Encoder(name), (64, 64))
-        found = [kind(config.Decoder(auxiliary=0.0), made, 150) for kind in (Dpt, DptDepth)]
+        found = [made_for(made, Dpt, config.Dpt(auxiliary=0.0), 150), made_for(made, DptDepth, config.DptDepth(), 150)]
     assert [sum(p.numel() for p in decoder.parameters()) for decoder in found] == [labels, depth]
 
 
@@ -235,7 +237,7 @@ def test_parameters_are_as_documented(name, labels, depth):
 )
 def test_settings_that_cannot_be(settings, text):
     with pytest.raises(UserError, match=text):
-        Dpt(config.Decoder(name="dpt", **settings), encoder(), 2)
+        made_for(encoder(), Dpt, config.Dpt(**settings), 2)
 
 
 @pytest.mark.parametrize("readout", ["project", "add"])
@@ -260,7 +262,7 @@ def test_an_encoder_with_registers_alone_has_no_class_token():
 
 def test_the_auxiliary_decoder_exists_for_training_alone():
     for weight, count in ((0.2, 2), (0.0, 1)):
-        model = small_model(config.Decoder("dpt", width=8, auxiliary=weight))
+        model = small_model(config.Dpt(width=8, auxiliary=weight))
         outputs = model.outputs(model.forward_auxiliary(noise(2, 3, 50, 70)), 50, 70)
         assert len(outputs) == count
         assert len(model.decoder.auxiliary) == count - 1
@@ -283,7 +285,7 @@ def test_depth_has_a_gradient_at_the_start():
 
 @torch.no_grad()
 def test_a_hybrid_gives_its_stem_s_maps():
-    model = small_model(config.Decoder("dpt", width=8, widths=()), name="vit_base_r50_s16_224", crop=(64, 64))
+    model = small_model(config.Dpt(width=8, widths=()), name="vit_base_r50_s16_224", crop=(64, 64))
     assert model.encoder.patch_size == 16
     assert (model.decoder.stages, model.decoder.taps) == ((0, 1), (1, 1))
     assert [layer.in_channels for layer in model.decoder.narrow] == [256, 512, 48, 48]
@@ -314,7 +316,7 @@ def test_other_decoders_on_a_hybrid(name):
     recipe = config.Recipe(
         augment=config.Augment(crop=(64, 64)),
         encoder=config.Encoder("vit_small_r26_s32_224", depth=2, width=48, heads=3),
-        decoder=config.Decoder(name, width=8),
+        decoder=config.decoder(name, **({"width": 8} if name == "setr_pup" else {})),
     )
     model = Segmenter(recipe, classes(4)).eval()
     assert model.pixel_logits(noise(1, 3, 40, 70)).shape == (1, 4, 40, 70)
@@ -322,7 +324,7 @@ def test_other_decoders_on_a_hybrid(name):
 
 def test_widths_of_a_hybrid_s_stages_are_given():
     with pytest.raises(UserError, match=r"the encoder's ResNet has \(256, 512\) channels, write those first"):
-        small_model(config.Decoder("dpt", widths=(8, 8, 8, 8)), name="vit_base_r50_s16_224")
+        small_model(config.Dpt(widths=(8, 8, 8, 8)), name="vit_base_r50_s16_224")
 
 
 def test_patches_of_a_hybrid_have_one_size():

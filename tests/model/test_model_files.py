@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import classes, noise, recipe, small_model, stir
 
-from segmenter import load
+from segmenter import config, load
 from segmenter.data.classes import Classes
 from segmenter.errors import UserError
 from segmenter.model import folder as model_folder
@@ -80,12 +80,8 @@ def test_more_than_255_classes_survive(tmp_path):
 
 def test_where_the_first_weights_came_from_is_remembered_but_not_needed(folder):
     about = json.loads((folder / "config.json").read_text())
-    about["recipe"]["encoder"] |= {
-        "pretrained": "/no/such/file.pth",
-        "depth": None,
-        "width": None,
-        "heads": None,
-    }
+    about["recipe"]["encoder"]["pretrained"] = "/no/such/file.pth"
+    about["network"]["encoder"] |= {"depth": None, "width": None, "heads": None}
     state = small_model("mask_transformer", depth=None, width=None, heads=None).state_dict()
     save_file(state, folder / "model.safetensors")
     change(folder, **about)
@@ -158,19 +154,50 @@ def test_a_part_of_the_description_is_damaged(folder, changes):
     assert f"{folder / 'config.json'} is damaged (" in refused(folder)
 
 
-def test_the_recipe_is_damaged(folder):
-    change(folder, recipe={"train": {"stepps": 3}})
-    text = refused(folder)
-    assert text == f"{folder / 'config.json'}: unknown setting train.stepps; did you mean train.steps?"
-    change(folder, recipe={"train": {"steps": "many"}})
-    assert f"{folder / 'config.json'}: train.steps is 'many'" in refused(folder)
-    change(folder, recipe=None)
-    assert "holds no settings" in refused(folder)
+@pytest.mark.parametrize("recipe", [{"train": {"stepps": 3, "lr": 0.25}, "new": 1}, {"train": {"steps": "many"}}, None])
+def test_the_recipe_is_information_that_may_be_of_another_release(folder, recipe):
+    before = load(folder)
+    change(folder, recipe=recipe)
+    after = load(folder)
+    assert (after.recipe.encoder, after.recipe.decoder) == (before.recipe.encoder, before.recipe.decoder)
+    assert after.recipe.inference == before.recipe.inference
+    assert after.recipe.train.lr == (0.25 if recipe and "new" in recipe else config.Train().lr)
 
 
-def test_the_description_is_of_another_format(folder):
-    change(folder, format=2)
-    assert refused(folder) == f"{folder / 'config.json'} has format 2, this version reads 1; update it"
+@pytest.mark.parametrize(
+    ("part", "key", "value", "text"),
+    [
+        ("network", "decoder", {"name": "mask_transformer", "width": 3}, "decoder.width is set, but the decoder mask_"),
+        ("network", "decoder", {"name": "mask"}, "decoder.name is 'mask'; choose linear or"),
+        ("network", "image_size", [0, 64], "augment.crop is 0 64; write a value from 1 to 65536"),
+        ("use", "short_side", -96, "augment.short_side is -96; write a value from 1 to 65536"),
+        ("use", "max_ratio", 0, "augment.max_ratio is 0; write a value from 1 to 1e+06"),
+        ("use", "stride", [0, 8], "inference.stride is 0 8; write a value from 1 to 65536"),
+        ("use", "windows", [8, 8], "unknown setting inference.windows; did you mean inference.window?"),
+    ],
+)
+def test_the_network_or_its_use_is_damaged(folder, part, key, value, text):
+    about = json.loads((folder / "config.json").read_text())
+    change(folder, **{part: about[part] | {key: value}})
+    assert refused(folder).startswith(f"{folder / 'config.json'}: {text}")
+
+
+@pytest.mark.parametrize("std", [[0.0, 1, 1], [float("nan"), 1, 1], [1, 1, float("inf")]])
+def test_a_normalisation_that_cannot_be(folder, std):
+    change(folder, std=std)
+    assert "mean and std must be finite, and std above 0" in refused(folder)
+
+
+def test_weights_that_are_not_finite(folder):
+    state = load_file(folder / "model.safetensors")
+    state["decoder.norm.weight"][3] = float("nan")
+    save_file(state, folder / "model.safetensors")
+    assert "decoder.norm.weight" in refused(folder)
+
+
+def test_the_description_is_of_a_later_format(folder):
+    change(folder, format=3)
+    assert refused(folder) == f"{folder / 'config.json'} has format 3, this version reads up to 2; update segmenter"
 
 
 def test_the_weights_lack_a_tensor_and_hold_another(folder):

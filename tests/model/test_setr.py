@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import classes, noise, of_width, recipe, small_model, stir
+from tiny_models import classes, made_for, noise, of_width, recipe, small_model, stir
 from torch import Tensor
 
 import segmenter
@@ -23,7 +23,8 @@ each_name = pytest.mark.parametrize("name", NAMES)
 
 
 def made(name: str, depth: int = 12, patch_size: int = 16, **settings) -> SetrNaive | SetrPup | SetrMla:
-    return NAMES[name](config.Decoder(name, **({"width": 12} | settings)), of_width(24, depth, patch_size), 5)
+    settings = config.decoder(name, **({"width": 12} | settings))
+    return made_for(of_width(24, depth, patch_size), NAMES[name], settings, 5)
 
 
 # ---- blocks
@@ -39,16 +40,15 @@ def made(name: str, depth: int = 12, patch_size: int = 16, **settings) -> SetrNa
         ("setr_pup", "original", 12, (11,), (4, 7, 9, 11)),
         ("setr_mla", "original", 24, (5, 11, 17, 23), ()),
         ("setr_mla", "openmmlab", 12, (2, 5, 8, 11), ()),
-        ("setr_naive", "", 24, (23,), (9, 14, 19)),
-        ("setr_pup", "", 1, (0,), (0, 0, 0, 0)),
-        ("setr_mla", "", 2, (0, 0, 1, 1), ()),
+        ("setr_pup", "original", 1, (0,), (0, 0, 0, 0)),
+        ("setr_mla", "original", 2, (0, 0, 1, 1), ()),
     ],
 )
 def test_the_published_blocks_are_read(name, layout, depth, taps, auxiliary):
-    decoder = made(name, depth, layout=layout)
+    decoder = made(name, depth, variant=layout)
     assert (decoder.taps, decoder.auxiliary_taps) == (taps, auxiliary)
     assert len(decoder.auxiliary) == (4 if name == "setr_mla" else len(auxiliary))
-    without = made(name, depth, layout=layout, auxiliary=0.0)
+    without = made(name, depth, variant=layout, auxiliary=0.0)
     assert (without.taps, without.auxiliary_taps, len(without.auxiliary)) == (taps, (), 0)
 
 
@@ -80,7 +80,7 @@ def test_mla_reads_four_blocks():
 
 
 def test_blocks_that_nothing_reads_are_left_out(tmp_path):
-    settings = recipe(config.Decoder("setr_naive", width=12, taps=(0, 2)), depth=4)
+    settings = recipe(config.decoder("setr_naive", width=12, taps=(0, 2)), depth=4)
     model = Segmenter(settings, classes()).eval()
     assert len(model.encoder.vit.blocks) == model.encoder.depth == 3
     model.save(tmp_path)
@@ -102,13 +102,13 @@ def test_blocks_that_nothing_reads_are_left_out(tmp_path):
         ("setr_mla", "openmmlab", 16, 4, 1),
         # others: PUP ends at half of the image at least, and at no more than all of it
         ("setr_pup", "", 8, 4, 4),
-        ("setr_pup", "", 14, 8, 4),
+        ("setr_pup", "original", 14, 8, 4),
         ("setr_pup", "", 32, 16, 4),
         ("setr_naive", "", 14, 1, 1),
     ],
 )
 def test_logits_lie_on_the_coarsest_grid(name, layout, patch, main, auxiliary):
-    decoder = made(name, patch_size=patch, layout=layout).eval()
+    decoder = made(name, patch_size=patch, variant=layout).eval()
     tokens = Tokens(noise(1, 15, 24), noise(1, 1, 24), (3, 5))
     count = len(decoder.taps + decoder.auxiliary_taps)
     found, *others = decoder.forward_auxiliary([tokens] * count)
@@ -120,7 +120,7 @@ def test_logits_lie_on_the_coarsest_grid(name, layout, patch, main, auxiliary):
 
 
 def test_one_convolution_in_openmmlab_s_auxiliary_decoders_gives_the_same_grid():
-    decoder = made("setr_naive", layout="openmmlab", auxiliary_layers=1)
+    decoder = made("setr_naive", variant="openmmlab", auxiliary_layers=1)
     assert [len(head.convolutions) for head in decoder.auxiliary] == [1, 1, 1]
     assert [head.upscale for head in decoder.auxiliary] == [4, 4, 4]
 
@@ -138,7 +138,8 @@ def test_other_patch_sizes(name, patch):
 
 @each_name
 def test_openmmlab_s_variant_is_saved_and_loaded(name, tmp_path):
-    model = small_model(config.Decoder(name, width=12, layout="openmmlab", auxiliary_layers=1))
+    layers = {} if name == "setr_mla" else {"auxiliary_layers": 1}
+    model = small_model(config.decoder(name, width=12, variant="openmmlab", **layers))
     stir(model)
     model.save(tmp_path)
     loaded, images = load(tmp_path), noise(1, 3, 97, 131)
@@ -147,9 +148,9 @@ def test_openmmlab_s_variant_is_saved_and_loaded(name, tmp_path):
     assert loaded.recipe == model.recipe
 
 
-@pytest.mark.parametrize(("layout", "kernel"), [("", 3), ("original", 3), ("openmmlab", 1)])
+@pytest.mark.parametrize(("layout", "kernel"), [("original", 3), ("openmmlab", 1)])
 def test_the_classifier_of_mla(layout, kernel):
-    decoder = made("setr_mla", width=9, layout=layout)
+    decoder = made("setr_mla", width=9, variant=layout)
     assert decoder.classify.weight.shape == (5, 4 * 5, kernel, kernel)  # half of the width, rounded up
     assert {classify.bias is None for classify in decoder.auxiliary} == {layout != "openmmlab"}
 

@@ -25,7 +25,8 @@ def recipe(
 ) -> config.Recipe:
     """A recipe for a small model; stochastic depth is off unless asked for."""
     if isinstance(decoder, str):
-        decoder = config.Decoder(decoder, width=12)
+        narrow = {"width": 12} if "width" in config.DECODERS[decoder].__annotations__ else {}
+        decoder = config.decoder(decoder, **narrow)
     settings = SMALL | {"drop_path": 0.0} | encoder
     return config.Recipe(
         augment=config.Augment(short_side=min(crop), crop=crop),
@@ -49,7 +50,13 @@ def small_encoder(name: str = "vit_tiny_patch16_224", image_size: tuple[int, int
 
 def of_width(width: int, depth: int = 2, patch_size: int = 16) -> SimpleNamespace:
     """All that a decoder asks of an encoder."""
-    return SimpleNamespace(width=width, depth=depth, patch_size=patch_size)
+    return SimpleNamespace(width=width, depth=depth, patch_size=patch_size, stages=[], has_class_token=True)
+
+
+def made_for(encoder, kind: type, settings: config.Decoder, count: int) -> nn.Module:
+    """A decoder for an encoder (or what `of_width` gives), which is told the blocks that it reads."""
+    encoder.taps = kind.blocks_read(settings, encoder)
+    return kind(settings, encoder, count)
 
 
 @torch.no_grad()

@@ -135,11 +135,11 @@ def test_a_model_made_here_read_there(tmp_path):
     recipe = segmenter.config.Recipe(
         augment=segmenter.config.Augment(crop=(64, 64), short_side=70),
         encoder=segmenter.config.Encoder("vit_tiny_patch16_384", depth=4, width=48, heads=3),
-        decoder=segmenter.config.Decoder("dpt", width=12),
+        decoder=segmenter.config.Dpt(width=12),
     )
     classes = segmenter.data.classes.Classes(("a", "b"), ((0, 0, 0), (9, 9, 9)))
-    for layout, same in (("huggingface", True), ("", False)):
-        recipe.decoder.layout = layout
+    for layout, same in (("huggingface", True), ("own", False)):
+        recipe.decoder.variant = layout
         torch.manual_seed(0)
         model = segmenter.model.segmenter.Segmenter(recipe, classes).eval()
         model.mean, model.std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
@@ -279,7 +279,7 @@ def test_what_they_have_not_is_not_written(decoder, encoder, crop, text, tmp_pat
     recipe = segmenter.config.Recipe(
         augment=segmenter.config.Augment(crop=crop),
         encoder=segmenter.config.Encoder(encoder, depth=2, width=48, heads=3),
-        decoder=segmenter.config.Decoder(decoder, width=12),
+        decoder=segmenter.config.decoder(decoder, **({} if decoder == "linear" else {"width": 12})),
     )
     model = segmenter.model.segmenter.Segmenter(recipe, segmenter.data.classes.Classes(("a",), ((0, 0, 0),)))
     with pytest.raises(UserError, match=text):

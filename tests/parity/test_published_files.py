@@ -33,7 +33,7 @@ def small_model(decoder: str = "mask_transformer", name: str = "vit_tiny_patch16
     recipe = config.Recipe(
         augment=config.Augment(short_side=64, crop=(64, 64)),
         encoder=config.Encoder(name, **sizes | settings),
-        decoder=config.Decoder(decoder),
+        decoder=config.decoder(decoder),
         inference=config.Inference((64, 64), (48, 48), enlarge=True),
     )
     model = Segmenter(recipe, Classes(tuple("abcd"), default_colors(4))).eval()

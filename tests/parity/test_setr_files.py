@@ -343,7 +343,7 @@ def test_the_configuration_of_an_original_file_is_used(file):
 def test_openmmlab_s_naive_may_enlarge_at_once_as_the_original(factor, layout, file):
     text = f"model = dict(decode_head=dict(up_scale={factor}))"
     model, _ = load_published(file("openmmlab", "setr_naive", text))
-    assert model.recipe.decoder.layout == layout
+    assert model.recipe.decoder.variant == layout
     assert model.decoder.upscale == (4 if layout == "openmmlab" else 1)
 
 
@@ -394,7 +394,7 @@ def test_the_written_file_has_the_published_keys(name, file, tmp_path):
 
 def test_a_model_trained_here_with_its_auxiliary_decoders_is_written(file, tmp_path):
     recipe = load_published(file("original", "setr_pup"))[0].recipe
-    recipe.decoder.layout = ""
+    recipe.decoder.variant = "original"
     model = Segmenter(recipe, segmenter.load(file("original", "setr_pup")).classes).eval()
     assert len(model.decoder.auxiliary) == 4
     setr_openmmlab.save(model, tmp_path / "out")

@@ -81,7 +81,7 @@ def test_frozen_parameters_are_in_no_group(tiny_recipe):
     ],
 )
 def test_heads_may_learn_faster(tiny_recipe, decoder, heads):
-    recipe = tiny_recipe("", decoder={"name": decoder, "width": 8})
+    recipe = tiny_recipe("", decoder={"name": decoder} | ({} if decoder == "linear" else {"width": 8}))
     model = Segmenter(recipe, Classes(("a", "b"), default_colors(2)))
     (made,) = optim.optimizers(model, Train(optimizer="sgd", lr=0.01, decoder_scale=10))
     optim.set_learning_rate(made, 0.004)

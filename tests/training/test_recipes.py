@@ -81,7 +81,8 @@ def test_published_recipes_have_the_recorded_learning_rates_and_the_codes_consta
         assert optim.learning_rate(train, step) == pytest.approx(schedule["lr_at_update"][str(step)], rel=0, abs=1e-12)
     assert (train.optimizer, train.momentum, train.weight_decay) == ("sgd", 0.9, 0)
     assert train.batch == {"ade20k": 8, "pascal_context": 16, "cityscapes": 8}[recipe.data.layout]
-    assert (recipe.encoder.norm_eps, recipe.encoder.drop_path, recipe.decoder.dropout) == (1e-5, 0.1, 0.1)
+    assert (recipe.encoder.norm_eps, recipe.encoder.drop_path) == (1e-5, 0.1)
+    assert recipe.decoder.name == "linear" or recipe.decoder.dropout == 0.1
     assert recipe.augment.crop == recipe.inference.window
 
 

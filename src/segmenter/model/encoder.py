@@ -7,7 +7,7 @@ Hybrids, with a ResNet in place of the patch embedding (as DPT's), give the maps
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,11 +43,24 @@ class Stage(NamedTuple):
 class Encoder(nn.Module):
     """A timm vision transformer without its classifier, for images of any height and width.
 
+    Args:
+        image_size: height and width of the training crop in pixels, on whose grid the positions lie.
+        taps: the blocks (0-based) that a decoder reads of this encoder, which then ends with the last of them, without
+            final norm; none: all blocks and the norm.
+        prefix: whether the class token and its like take part.
+
     Raises:
-        UserError: the name is unknown or no plain vision transformer, or the weights cannot be had.
+        UserError: the name is unknown or no plain vision transformer, the weights cannot be loaded, or the patches
+            cannot do without their prefix.
     """
 
-    def __init__(self, settings: config.Encoder, image_size: tuple[int, int]):
+    def __init__(
+        self,
+        settings: config.Encoder,
+        image_size: tuple[int, int],
+        taps: Callable[["Encoder"], tuple[int, ...]] = lambda _: (),
+        prefix: bool = True,
+    ):
         super().__init__()
         self.settings = settings
         self.vit = create_vit(settings)
@@ -62,7 +75,15 @@ class Encoder(nn.Module):
             self._set_norm_eps(settings.norm_eps)
         self.norm: nn.Module = self.vit.norm if not isinstance(self.vit.norm, nn.Identity) else self.vit.fc_norm
         self.vit.norm = self.vit.fc_norm = nn.Identity()
+        self._refuse_freezing(settings.freeze)
+        self.taps = taps(self)
+        if self.taps:
+            self.vit.blocks = self.vit.blocks[: max(self.taps) + 1]
+            self.depth = len(self.vit.blocks)
+            self.norm = nn.Identity()
         self.relative_tables = self._take_relative_tables()
+        if not prefix:
+            self._leave_out_prefix()
 
         # The trained positions live on the grid of the training crop, so that training sees them unresampled.
         native = self.vit.patch_embed.grid_size
@@ -73,30 +94,7 @@ class Encoder(nn.Module):
                 count = math.prod(self.table_grid)
                 self.vit.pos_embed.data[:, -count:] = 0.5 * waves(self.table_grid, self.width)
         self._resized = Kept()  # position embeddings on the grids of late
-        self._freeze(settings.freeze)
-
-    def keep_blocks(self, last: int, prefix: bool) -> None:
-        """Drops what a decoder without use for it would leave untrained: the final norm, and the blocks after `last`.
-
-        Without `prefix` the class token and its like are left out of the sequence too (SETR-MLA).
-
-        Raises:
-            UserError: a block beyond the encoder's depth, or patches that cannot do without their prefix.
-        """
-        self._refuse_blocks([last])
-        if not prefix and self.prefix:
-            if len(self.relative_tables) or getattr(self.vit, "rope", None) is not None:
-                raise UserError(
-                    f"{self.settings.name} has relative positions, which need its class token; choose another decoder "
-                    "than setr_mla, or an encoder with absolute positions"
-                )
-            for name in PREFIX:
-                setattr(self.vit, name, None)
-        self.norm = nn.Identity()
-        self.vit.blocks = self.vit.blocks[: last + 1]
-        self.depth = last + 1
-        self.relative_tables = self.relative_tables[: last + 1]
-        self._freeze(self.settings.freeze if self.settings.freeze <= last else -1)
+        self._freeze(settings.freeze if settings.freeze < self.depth or not self.taps else -1)
 
     @property
     def prefix(self) -> int:
@@ -238,10 +236,23 @@ class Encoder(nn.Module):
             if isinstance(module, nn.LayerNorm):
                 module.eps = eps
 
+    def _leave_out_prefix(self) -> None:
+        if not self.prefix:
+            return
+        if len(self.relative_tables) or getattr(self.vit, "rope", None) is not None:
+            raise UserError(
+                f"{self.settings.name} has relative positions, which need its class token; choose another decoder "
+                "than setr_mla, or an encoder with absolute positions"
+            )
+        for name in PREFIX:
+            setattr(self.vit, name, None)
+
+    def _refuse_freezing(self, count: int) -> None:
+        if not -1 <= count <= self.depth:
+            raise UserError(f"encoder.freeze is {count}; {self.settings.name} has {self.depth} blocks (-1: all)")
+
     def _freeze(self, count: int) -> None:
         blocks = list(self.vit.blocks)
-        if not -1 <= count <= len(blocks):
-            raise UserError(f"encoder.freeze is {count}; {self.settings.name} has {len(blocks)} blocks (-1: all)")
         self.frozen = [self.vit, self.norm] if count == -1 else blocks[:count]
         if count == -1:
             self.requires_grad_(False)

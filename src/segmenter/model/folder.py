@@ -1,39 +1,163 @@
-"""Writes a model as a folder: model.safetensors (weights) and config.json (classes, normalisation, recipe)."""
+"""A model's folder: model.safetensors (weights) and config.json, which describes the network, its classes and its use.
+
+The description outlives the code: it has a format, and each earlier format is still read (tests/goldens/models). The
+recipe of the training beside it is information: what of it a later release does not know is left out.
+"""
 
 import json
-from dataclasses import asdict
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from segmenter import atomic
+from segmenter import atomic, config, recipes
+from segmenter.checkpoints.reading import refuse_not_finite
+from segmenter.data.classes import Classes
+from segmenter.errors import UserError
+from segmenter.recipes import earlier
 
-if TYPE_CHECKING:
-    from segmenter.model.segmenter import Segmenter
-
-FORMAT = 1
-
-
-def describe(model: "Segmenter") -> dict:
-    """What is known of a model besides its weights, in plain JSON types; `rebuilding` is the way back."""
-    about = {
-        "classes": model.classes.to_dict(),
-        "mean": list(model.mean),
-        "std": list(model.std),
-        "recipe": asdict(model.recipe),
-    }
-    return json.loads(json.dumps(about))  # lists for tuples
+FORMAT = 2
+WEIGHTS, ABOUT = "model.safetensors", "config.json"
+RESTORE = "restore it from where the model was trained"
+OF_TRAINING = ("pretrained", "freeze", "checkpointing")  # settings of the encoder that do not change the network
 
 
-def save(model: "Segmenter", folder: Path) -> None:
-    """Writes the model; where there is no room for it, an older one in the folder survives."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    about = {"format": FORMAT} | describe(model)
+@dataclass(frozen=True)
+class Description:
+    """All that is known of a model besides its weights."""
 
-    def write(path: Path) -> None:
+    classes: Classes
+    mean: tuple[float, ...]
+    """Of red, green and blue, on the scale 0 to 1; so is `std`."""
+    std: tuple[float, ...]
+    recipe: config.Recipe
+
+    def to_dict(self) -> dict:
+        """Plain JSON types; `description` is the way back."""
+        recipe, use = self.recipe, asdict(self.recipe.inference)
+        encoder = {name: value for name, value in asdict(recipe.encoder).items() if name not in OF_TRAINING}
+        about = {
+            "format": FORMAT,
+            "classes": self.classes.to_dict(),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "network": {"encoder": encoder, "decoder": asdict(recipe.decoder), "image_size": recipe.augment.crop},
+            "use": {"short_side": recipe.augment.short_side, "max_ratio": recipe.augment.max_ratio} | use,
+        }
+        if recipe.task == "depth":
+            about["depth"] = asdict(recipe.depth)
+        return json.loads(json.dumps(about | {"recipe": asdict(recipe)}))  # lists for tuples
+
+
+def description(about: Mapping, source: str, remedy: str) -> Description:
+    """What `Description.to_dict` of this release or an earlier one gave.
+
+    `source` and `remedy` are for the sentence about a damaged description.
+
+    Raises:
+        UserError: something is missing or is not what it must be, or a later release wrote it.
+    """
+    try:
+        written = about.get("format", 1)
+        if written not in (1, FORMAT):
+            raise UserError(f"{source} has format {written}, this version reads up to {FORMAT}; update segmenter")
+        classes = Classes.from_dict(about["classes"])
+        recipe = _recipe_1(about, source) if written == 1 else _recipe(about, source)
+        mean, std = (tuple(float(value) for value in about[name]) for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3:
+            raise ValueError("mean and std must hold 3 numbers each")
+        if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise ValueError("mean and std must be finite, and std above 0")
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source} is damaged ({error!r}); {remedy}") from error
+    return Description(classes, mean, std, recipe)
+
+
+def _recipe(about: Mapping, source: str) -> config.Recipe:
+    """The recipe of format 2: network and use as they are described, the rest as far as it is understood."""
+    network, use = about["network"], dict(about["use"])
+    augment = {"crop": network["image_size"], "short_side": use.pop("short_side"), "max_ratio": use.pop("max_ratio")}
+    groups = {"encoder": network["encoder"], "decoder": network["decoder"], "augment": augment, "inference": use}
+    described = recipes.from_dict(groups | ({"depth": about["depth"]} if "depth" in about else {}), source)
+    trained = recipes.understood(about.get("recipe"))
+    kept = {name: getattr(trained.encoder, name) for name in OF_TRAINING}
+    return replace(
+        trained,
+        encoder=replace(described.encoder, **kept),
+        decoder=described.decoder,
+        augment=replace(trained.augment, **{name: getattr(described.augment, name) for name in augment}),
+        inference=described.inference,
+        depth=described.depth,
+    )
+
+
+def _recipe_1(about: Mapping, source: str) -> config.Recipe:
+    """The recipe of format 1, which described network and use itself."""
+    return recipes.from_dict(earlier.upgraded(dict(about["recipe"]), source), source)
+
+
+def write(folder: Path, state: Mapping[str, Tensor], about: Description) -> None:
+    """Writes a model; where there is no room for it, an older one in the folder survives."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+    def write_both(path: Path) -> None:
         save_file(state, path, {"format": "pt"})
         # Before the weights take their place: where there is no room for both, both old files stay.
-        atomic.write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
+        atomic.write_text(folder / ABOUT, json.dumps(about.to_dict(), indent=1) + "\n")
 
-    atomic.write(folder / "model.safetensors", write)
+    atomic.write(folder / WEIGHTS, write_both)
+
+
+def read(folder: Path) -> Description:
+    """The description in a model's folder.
+
+    Raises:
+        UserError: the folder holds no model, or it is as `description` refuses it.
+    """
+    for name in (WEIGHTS, ABOUT):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is no model folder: {name} is missing; `segmenter train` writes one")
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # what is no text in UTF-8 is a ValueError too
+        raise UserError(f"{path} is damaged ({error!r}); {RESTORE}") from error
+    if not isinstance(about, dict) or "format" not in about:
+        raise UserError(f"{path} is damaged (it has no format); {RESTORE}")
+    return description(about, str(path), RESTORE)
+
+
+def read_weights(model: nn.Module, path: Path) -> list[str]:
+    """Loads a .safetensors file into the model, every key accounted for; returns auxiliary decoders' keys, left out.
+
+    Raises:
+        UserError: the file is damaged or not of this model, or holds values that are not finite.
+    """
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or cut off ({error}); copy it again") from error
+    wanted = model.state_dict()
+    auxiliary = sorted(name for name in state if name.startswith("decoder.auxiliary."))
+    state = {name: tensor for name, tensor in state.items() if name not in auxiliary}
+    missing, unused = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unused:
+        raise UserError(
+            f"{path} does not fit its {ABOUT}: {len(missing)} tensors are missing {missing[:3]}, "
+            f"{len(unused)} are unknown {unused[:3]}; both files must come from one model"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise UserError(
+                f"{path} does not fit its {ABOUT}: {name} is {tuple(tensor.shape)}, "
+                f"the model has {tuple(wanted[name].shape)}; both files must come from one model"
+            )
+    refuse_not_finite(path, state)
+    model.load_state_dict(state)
+    return auxiliary

@@ -4,6 +4,8 @@ Source: Segmenter, arXiv 2105.05633, section 3. A model carries its classes, its
 that whatever is saved can be used without asking how it was trained.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from segmenter import config, upsample
+from segmenter.config import without_auxiliary
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.depth_data import DEPTH_CLASSES
-from segmenter.errors import UserError
+from segmenter.model import folder as folders
 from segmenter.model.decoders.dpt import Dpt, DptDepth
 from segmenter.model.decoders.linear import Linear
 from segmenter.model.decoders.mask_transformer import MaskTransformer
 from segmenter.model.decoders.setr import SetrMla, SetrNaive, SetrPup
 from segmenter.model.encoder import Encoder, Tokens
-from segmenter.model.folder import save as write_folder
+from segmenter.model.folder import Description
 
 DECODERS = {
     "linear": Linear,
@@ -46,14 +49,12 @@ class Segmenter(nn.Module):
 
     def __init__(self, recipe: config.Recipe, classes: Classes):
         super().__init__()
-        if recipe.decoder.name not in DECODERS:
-            raise UserError(f"decoder.name is {recipe.decoder.name!r}; choose {' or '.join(DECODERS)}")
         self.recipe = recipe
         self.classes = classes
-        self.encoder = Encoder(recipe.encoder, recipe.augment.crop)
-        self.decoder = DECODERS[recipe.decoder.name](recipe.decoder, self.encoder, len(classes))
-        if taps := (*self.decoder.taps, *self.decoder.auxiliary_taps):
-            self.encoder.keep_blocks(max(taps), self.decoder.prefix)
+        kind = DECODERS[recipe.decoder.name]
+        read = partial(kind.blocks_read, recipe.decoder)
+        self.encoder = Encoder(recipe.encoder, recipe.augment.crop, read, kind.prefix)
+        self.decoder = kind(recipe.decoder, self.encoder, len(classes))
         self.mean: tuple[float, ...] = self.encoder.mean  # of red, green and blue, on the scale 0 to 1
         self.std: tuple[float, ...] = self.encoder.std
 
@@ -104,9 +105,23 @@ class Segmenter(nn.Module):
         columns = torch.arange(width, device=images.device) < content[:, 1:]  # B W
         return images * (rows[:, None, :, None] & columns[:, None, None, :])
 
+    def describe(self) -> Description:
+        """All that is known of the model besides its weights."""
+        return Description(self.classes, tuple(self.mean), tuple(self.std), self.recipe)
+
+    @classmethod
+    def described(cls, about: Description, auxiliary: bool = False) -> "Segmenter":
+        """A model without its weights; auxiliary decoders are for the training alone and left out unless asked for."""
+        recipe = about.recipe
+        # The weights come from a file, not from where the encoder's first ones came from.
+        built = replace(recipe, encoder=replace(recipe.encoder, pretrained=""))
+        model = cls(built if auxiliary else without_auxiliary(built), about.classes)
+        model.recipe, model.mean, model.std = recipe, about.mean, about.std
+        return model
+
     def save(self, folder: str | Path) -> None:
         """Writes model.safetensors and config.json; an older model in the folder survives a failure."""
-        write_folder(self, Path(folder))
+        folders.write(Path(folder), self.state_dict(), self.describe())
 
 
 def create(
@@ -133,7 +148,7 @@ def create(
     recipe = config.Recipe(
         augment=config.Augment(short_side=min(size), crop=size),
         encoder=config.Encoder(name=encoder, pretrained=source),
-        decoder=config.Decoder(name=decoder),
+        decoder=config.decoder(decoder),
         inference=config.Inference(window=size, stride=size),
     )
     if recipe.task == "depth":

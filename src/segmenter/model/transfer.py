@@ -4,8 +4,10 @@ Patch embeddings are resampled as in FlexiViT (arXiv 2212.08013, by timm), posit
 """
 
 import torch
+from torch import Tensor
 
 from segmenter.errors import UserError
+from segmenter.model.encoder import PREFIX
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.timm_models import resample_patch_embed
 
@@ -15,48 +17,69 @@ SAME_MEANING = {"dpt", "dpt_depth"}
 
 @torch.no_grad()
 def transfer(source: Segmenter, model: Segmenter) -> list[str]:
-    """Copies weights and normalisation of `source`, which is used up, into `model`; returns what stays as it was.
+    """Copies weights and normalisation of `source` into `model`; returns what of it stays as it was.
 
     The whole decoder is taken over where both have the same one for the same classes; for other classes, what does not
     depend on them.
 
     Raises:
-        UserError: the encoders are of different kinds.
+        UserError: the encoders are of different kinds, or the source's ends before the model's.
     """
+    if source.encoder.taps and source.encoder.depth < model.encoder.depth:
+        raise UserError(
+            f"train.start: its decoder {source.recipe.decoder.name} reads the encoder up to block "
+            f"{source.encoder.depth - 1}, which are all it has; {model.recipe.decoder.name} needs those up to "
+            f"{model.encoder.depth - 1}: start from another model, or write encoder.depth: {source.encoder.depth}"
+        )
     model.mean, model.std = source.mean, source.std
-    if taps := (*model.decoder.taps, *model.decoder.auxiliary_taps):
-        source.encoder.keep_blocks(max(taps), model.decoder.prefix)
-    found, wanted = source.state_dict(), model.state_dict()
-    decoders = {source.recipe.decoder.name, model.recipe.decoder.name}
-    if len(decoders) > 1 and not decoders <= SAME_MEANING:
+    found, wanted = _needed(source, model), model.state_dict()
+    if not _same_decoder(source, model):
         found = {name: tensor for name, tensor in found.items() if not name.startswith("decoder.")}
+    _fit_sizes(found, source, model)
+    fitting = {name for name in found if name in wanted and found[name].shape == wanted[name].shape}
+    for name in sorted(found.keys() | wanted.keys()):
+        # What the source's decoder had no use for
+        token = name.endswith("_token") and not source.decoder.prefix
+        new = name not in found and (name.startswith("encoder.norm.") or token)
+        if name.startswith("encoder.") and name not in fitting and not new:
+            raise UserError(
+                f"train.start: the model has {source.recipe.encoder.name}, which does not fit "
+                f"{model.recipe.encoder.name} ({name}); give both the same encoder.name, depth and width"
+            )
+    if source.classes.names != model.classes.names:
+        fitting -= {f"decoder.{name}" for name in model.decoder.class_dependent}
+    for name in fitting:
+        wanted[name].copy_(found[name])
+    return [name for name in wanted if name not in fitting]
+
+
+def _needed(source: Segmenter, model: Segmenter) -> dict[str, Tensor]:
+    """The source's tensors without what the model's decoder leaves out of its encoder."""
+    found = source.state_dict()
+    if not model.encoder.taps:
+        return found
+    beyond = tuple(
+        f"encoder.{part}.{index}{end}"
+        for index in range(model.encoder.depth, source.encoder.depth)
+        for part, end in (("vit.blocks", "."), ("relative_tables", ""))
+    )
+    tokens = () if model.decoder.prefix else tuple(f"encoder.vit.{name}" for name in PREFIX)
+    return {name: tensor for name, tensor in found.items() if not name.startswith(("encoder.norm.", *beyond, *tokens))}
+
+
+def _same_decoder(source: Segmenter, model: Segmenter) -> bool:
+    decoders = {source.recipe.decoder.name, model.recipe.decoder.name}
+    return len(decoders) == 1 or decoders <= SAME_MEANING
+
+
+def _fit_sizes(found: dict[str, Tensor], source: Segmenter, model: Segmenter) -> None:
+    """Brings patches and positions to the model's patch size and grid."""
     patches, positions = "encoder.vit.patch_embed.proj.weight", "encoder.vit.pos_embed"
     if source.encoder.patch_size != model.encoder.patch_size:
         found[patches] = resample_patch_embed(found[patches], [model.encoder.patch_size] * 2)
     if positions in found:
         grids = source.encoder.table_grid, model.encoder.table_grid
         found[positions] = model.encoder.resize_table(found[positions], *grids)
-    relative = [name for name in found if name.startswith("encoder.relative_tables.")]
-    for name in relative:
+    for name in [name for name in found if name.startswith("encoder.relative_tables.")]:
         grids = (m.encoder.vit.patch_embed.grid_size for m in (source, model))
         found[name] = model.encoder.resize_relative_table(found[name], *grids)
-    same_classes = source.classes.names == model.classes.names
-    class_dependent = {f"decoder.{name}" for name in model.decoder.class_dependent}
-    kept = []
-    for name in sorted(found.keys() | wanted.keys()):
-        fits = name in found and name in wanted and found[name].shape == wanted[name].shape
-        # What the source's decoder had no use for
-        token = name.endswith("_token") and not source.decoder.prefix
-        new = name not in found and (name.startswith("encoder.norm.") or token)
-        if name.startswith("encoder.") and not fits and not new:
-            raise UserError(
-                f"train.start: the model has {source.recipe.encoder.name}, which does not fit "
-                f"{model.recipe.encoder.name} ({name}); give both the same encoder.name, depth and width"
-            )
-    for name, tensor in wanted.items():
-        fits = name in found and found[name].shape == tensor.shape
-        if fits and (same_classes or name not in class_dependent):
-            tensor.copy_(found[name])
-        else:
-            kept.append(name)
-    return kept

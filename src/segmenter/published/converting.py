@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segmenter.errors import UserError
-from segmenter.model.folder import save
 from segmenter.model.segmenter import DECODERS, Segmenter
 from segmenter.published import huggingface, openmmlab, original, setr_openmmlab
 from segmenter.published.loading import load_with_report
 
 # What writes a layout, by the decoders that the layout has: returns in which points its own code does otherwise.
 WRITERS: dict[str, dict[str, Callable[[Segmenter, Path], list[str]]]] = {
-    "segmenter": {decoder: lambda model, folder: save(model, folder) or [] for decoder in DECODERS},
+    "segmenter": {decoder: lambda model, folder: model.save(folder) or [] for decoder in DECODERS},
     "original": {"linear": original.save, "mask_transformer": original.save},
     "openmmlab": {
         **dict.fromkeys(("linear", "mask_transformer"), openmmlab.save),

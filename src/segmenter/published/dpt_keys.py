@@ -20,7 +20,7 @@ from segmenter.data.classes import Classes, default_colors
 from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.errors import UserError
 from segmenter.model.decoders.dpt import SCALES
-from segmenter.model.rebuilding import rebuild
+from segmenter.model.folder import Description, description
 from segmenter.model.segmenter import Segmenter
 from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE
 
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     title: str
     """For sentences."""
     details: str
-    """`decoder.layout`."""
+    """`decoder.variant`."""
     encoder: Callable[[str], str]
     """timm's name of a tensor of the encoder to theirs."""
     blocks: str
@@ -135,15 +135,13 @@ def model(
     report, found = Report(layout.title), Weights(checkpoint, layout)
     with_auxiliary = auxiliary and found.auxiliary
     if settings.ours is not None:
-        with keys.on_meta():
-            network = rebuild(settings.ours, f"what is said beside {checkpoint.path}", "write it again", with_auxiliary)
+        about = description(settings.ours, f"what is said beside {checkpoint.path}", "write it again")
     else:
         recipe = _recipe(checkpoint.path, layout, settings, found, report)
-        built = recipe if with_auxiliary else replace(recipe, decoder=replace(recipe.decoder, auxiliary=0.0))
-        with keys.on_meta():
-            network = Segmenter(built, _classes(settings, found, report))
-        network.recipe = recipe
-        network.mean, network.std = settings.normalization or _assumed_normalization(report)
+        classes = _classes(settings, found, report)
+        about = Description(classes, *(settings.normalization or _assumed_normalization(report)), recipe)
+    with keys.on_meta():
+        network = Segmenter.described(about, with_auxiliary)
     names = sources(network, layout)
     last = network.decoder.taps[-1]
     unused = [*layout.unused, *(f"{layout.blocks}{index}." for index in range(last + 1, found.depth))]
@@ -176,21 +174,19 @@ def _recipe(path: Path, layout: Layout, settings: Settings, found: Weights, repo
         if not found.project:
             report.assumed.append("the class token is not read: the file has no projections for it")
     encoder = _encoder(settings, found, heads)
+    same = {"variant": layout.details, "width": found.fusion, "widths": found.widths, "taps": taps or ()}
+    same["readout"] = readout
     return config.Recipe(
         augment=config.Augment(short_side=short_side, crop=size),
         encoder=replace(encoder, norm_eps=settings.norm_eps or layout.norm_eps, position_resize=layout.position_resize),
-        decoder=config.Decoder(
-            name="dpt" if found.labels else "dpt_depth",
-            layout=layout.details,
-            width=found.fusion,
-            widths=found.widths,
-            taps=taps or (),
-            readout=readout,
-            dropout=0.1 if found.labels else 0.0,
-            auxiliary=settings.auxiliary if found.auxiliary else 0.0,
-        ),
+        decoder=_decoder(found.labels, settings.auxiliary if found.auxiliary else 0.0, same),
         inference=config.Inference(window=WHOLE, stride=WHOLE),
     )
+
+
+def _decoder(labels: bool, auxiliary: float, same: dict) -> config.Dpt | config.DptDepth:
+    """The settings of DPT for labels or for depth; `same` are those of both."""
+    return config.Dpt(dropout=0.1, auxiliary=auxiliary, **same) if labels else config.DptDepth(**same)
 
 
 def _encoder(settings: Settings, found: Weights, heads: int) -> config.Encoder:

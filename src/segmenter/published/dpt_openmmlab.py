@@ -74,7 +74,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
     taps = _taps(about) or evenly(depth, len(SCALES))
     if len(taps) != len(SCALES) or not all(0 <= tap < depth for tap in taps):
         raise UserError(f"{checkpoint.path} says that blocks {taps} are read; there are {depth}, and DPT reads 4")
-    settings = config.Decoder(name="dpt", layout="openmmlab", readout=readout, taps=taps, dropout=0.1, auxiliary=0.0)
+    settings = config.Dpt(variant="openmmlab", readout=readout, taps=taps, dropout=0.1, auxiliary=0.0)
     names = openmmlab_file.backbone(taps[-1] + 1) | _decoder(settings)
     beyond = (f"backbone.layers.{index}." for index in range(taps[-1] + 1, depth))
     checkpoint = openmmlab_file.account(checkpoint, report, names, (*UNUSED, *beyond))
@@ -94,7 +94,7 @@ def _taps(about: Configuration) -> tuple[int, ...]:
         return ()
 
 
-def _decoder(settings: config.Decoder) -> dict[str, Source]:
+def _decoder(settings: config.Dpt) -> dict[str, Source]:
     """Our names of the decoder's tensors to theirs; which there are, a model of the smallest size tells."""
     recipe = config.Recipe(
         encoder=config.Encoder(depth=len(SCALES)),

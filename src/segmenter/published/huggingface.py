@@ -202,9 +202,9 @@ def _differences(network: Segmenter) -> list[str]:
     """In which points transformers would treat the model otherwise than we do."""
     recipe = network.recipe
     found = ["images become squares, here they keep their proportions"]
-    if recipe.decoder.layout != "huggingface":
+    if recipe.decoder.variant != "huggingface":
         found.append(
-            f"the decoder as with decoder.layout huggingface, here {recipe.decoder.layout!r}: results differ; train "
+            f"the decoder as with decoder.variant huggingface, here {recipe.decoder.variant!r}: results differ; train "
             "with the former to have the same in both"
         )
     if recipe.encoder.position_resize != "bilinear":

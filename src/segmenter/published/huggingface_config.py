@@ -8,7 +8,6 @@ from pathlib import Path
 from segmenter.checkpoints.json_settings import CONFIG, JsonSettings, is_number
 from segmenter.errors import UserError
 from segmenter.model.decoders.dpt import SCALES
-from segmenter.model.folder import describe
 from segmenter.model.segmenter import Segmenter
 from segmenter.published.dpt_keys import Settings
 
@@ -93,16 +92,20 @@ def config(network: Segmenter) -> dict[str, object]:
         "readout_type": recipe.decoder.readout,
         "neck_hidden_sizes": [layer.in_channels for layer in decoder.narrow],
         "fusion_hidden_size": decoder.narrow[0].out_channels,
-        "use_batch_norm_in_fusion_residual": labels,
-        "use_auxiliary_head": len(decoder.auxiliary) > 0,
-        "auxiliary_loss_weight": recipe.decoder.auxiliary,
-        "semantic_loss_ignore_index": network.classes.ignore,
-        "semantic_classifier_dropout": recipe.decoder.dropout,
+        "use_batch_norm_in_fusion_residual": recipe.decoder.norm,
+        "use_bias_in_fusion_residual": recipe.decoder.bias,
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
         "is_hybrid": bool(decoder.stages),
-        OURS: describe(network),
+        OURS: network.describe().to_dict(),
     }
+    if labels:
+        found |= {
+            "use_auxiliary_head": len(decoder.auxiliary) > 0,
+            "auxiliary_loss_weight": recipe.decoder.auxiliary,
+            "semantic_loss_ignore_index": network.classes.ignore,
+            "semantic_classifier_dropout": recipe.decoder.dropout,
+        }
     if decoder.stages:
         found |= {
             "neck_ignore_stages": list(decoder.stages),

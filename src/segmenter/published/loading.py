@@ -8,15 +8,11 @@ import json
 import logging
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from segmenter.checkpoints import encoders
 from segmenter.checkpoints.keys import Report, few
 from segmenter.checkpoints.reading import SUFFIXES, read
 from segmenter.errors import UserError
-from segmenter.model.folder import FORMAT
-from segmenter.model.rebuilding import rebuild
+from segmenter.model import folder as folders
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import (
     cache,
@@ -41,8 +37,7 @@ LAYOUTS = (
     huggingface,
     dpt_smp,
 )
-OURS = ("model.safetensors", "config.json")
-RESTORE = "restore it from where the model was trained"
+OURS = (folders.WEIGHTS, folders.ABOUT)
 
 logger = logging.getLogger(__name__)
 
@@ -134,43 +129,6 @@ def _is_of_another_library(about_file: Path) -> bool:
 
 
 def _load_folder(folder: Path) -> tuple[Segmenter, Report]:
-    weights, about_file = (folder / name for name in OURS)
-    for path in (weights, about_file):
-        if not path.is_file():
-            raise UserError(f"{folder} is no model folder: {path.name} is missing; `segmenter train` writes one")
-    try:
-        about = json.loads(about_file.read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise UserError(f"{about_file} has format {about['format']}, this version reads {FORMAT}; update it")
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:  # what is no JSON or no text in UTF-8 is a ValueError too
-        raise UserError(f"{about_file} is damaged ({error!r}); {RESTORE}") from error
-    model = rebuild(about, str(about_file), RESTORE)
-    unused = read_weights(model, weights)
+    model = Segmenter.described(folders.read(folder))
+    unused = folders.read_weights(model, folder / folders.WEIGHTS)
     return model.eval(), Report("our own model folder", used=len(model.state_dict()), unused=unused)
-
-
-def read_weights(model: Segmenter, path: Path) -> list[str]:
-    """Loads a .safetensors file into the model, every key accounted for; returns auxiliary decoders' keys, left out."""
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}); copy it again") from error
-    wanted = model.state_dict()
-    auxiliary = sorted(name for name in state if name.startswith("decoder.auxiliary."))
-    state = {name: tensor for name, tensor in state.items() if name not in auxiliary}
-    missing, unused = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unused:
-        raise UserError(
-            f"{path} does not fit its config.json: {len(missing)} tensors are missing {missing[:3]}, "
-            f"{len(unused)} are unknown {unused[:3]}; both files must come from one model"
-        )
-    for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
-            raise UserError(
-                f"{path} does not fit its config.json: {name} is {tuple(tensor.shape)}, "
-                f"the model has {tuple(wanted[name].shape)}; both files must come from one model"
-            )
-    model.load_state_dict(state)
-    return auxiliary

@@ -78,7 +78,7 @@ def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     about = Configuration(checkpoint.about.get("meta"))
 
     def decoder(width: int) -> config.Decoder:
-        return config.Decoder(name="linear") if linear else _mask_transformer(about, width, layers, report)
+        return config.Linear() if linear else _mask_transformer(about, width, layers, report)
 
     class_key = "decode_head.conv_seg.bias" if linear else "decode_head.mask_norm.bias"
     found = openmmlab_file.network(checkpoint, report, names, depth, class_key, decoder, DEFAULTS)
@@ -99,8 +99,8 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     return openmmlab_file.write(network, names, Path(folder), {"decode_head": _head(network)})
 
 
-def _mask_transformer(about: Configuration, width: int, layers: int, report: Report) -> config.Decoder:
-    return config.Decoder(
+def _mask_transformer(about: Configuration, width: int, layers: int, report: Report) -> config.MaskTransformer:
+    return config.MaskTransformer(
         layers=layers,
         heads=openmmlab_file.heads(about, "decode_head", width, report),
         drop_path=about.number("model.decode_head.drop_path_rate", 0.0),

@@ -21,8 +21,7 @@ from segmenter.checkpoints.keys import Report, Source
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
-from segmenter.model.folder import describe
-from segmenter.model.rebuilding import rebuild
+from segmenter.model.folder import Description, description
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_config
 from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE, Configuration, is_list
@@ -124,18 +123,16 @@ def network(
     positions = keys.axis(path, state, "backbone.pos_embed", 1, 3) - 1
     meta = checkpoint.about.get("meta")
     section = meta.get(OURS) if isinstance(meta, Mapping) else None
+    if isinstance(section, Mapping):
+        known = description(section, f"{path}: meta.{OURS}", "write the file again")
+    else:
+        about = Configuration(meta)
+        size = _image_size(about, path, positions, patch, report)
+        recipe = _recipe(about, (width, patch, depth), size, defaults, report)
+        recipe.decoder = decoder(width)
+        known = Description(_classes(meta, count, report), *_normalization(about, defaults, report), recipe)
     with keys.on_meta():
-        if isinstance(section, Mapping):
-            found = rebuild(section, f"{path}: meta.{OURS}", "write the file again", auxiliary)
-        else:
-            about = Configuration(meta)
-            size = _image_size(about, path, positions, patch, report)
-            recipe = _recipe(about, (width, patch, depth), size, defaults, report)
-            recipe.decoder = decoder(width)
-            built = recipe if auxiliary else replace(recipe, decoder=replace(recipe.decoder, auxiliary=0.0))
-            found = Segmenter(built, _classes(meta, count, report))
-            found.recipe = recipe
-            found.mean, found.std = _normalization(about, defaults, report)
+        found = Segmenter.described(known, auxiliary)
     keys.fill(found, checkpoint, report, names)
     return found.eval()
 
@@ -155,7 +152,7 @@ def write(
         "PALETTE": palette,
         "dataset_meta": {"classes": classes, "palette": palette},  # of 1.x
         "cfg": openmmlab_config.text(network, parts),
-        OURS: describe(network),
+        OURS: network.describe().to_dict(),
     }
     content = {"meta": meta, "state_dict": keys.to_published(network.state_dict(), names) | dict(more or {})}
     atomic.write(folder / CHECKPOINT, lambda path: torch.save(content, path))

@@ -16,7 +16,7 @@ from segmenter.checkpoints.encoders import Shape
 from segmenter.checkpoints.keys import Report, Source
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
-from segmenter.model.rebuilding import rebuild
+from segmenter.model.folder import Description, description
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import variant
 from segmenter.published.layout import refuse_other_parts
@@ -86,22 +86,21 @@ def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     positions = keys.axis(path, state, "encoder.pos_embed", 1, 3) - 1 - distilled
     count = keys.axis(path, state, "decoder.head.bias" if linear else "decoder.mask_norm.bias", 0, 1)
     if section := beside.section(variant.OURS):
-        with keys.on_meta():
-            network = rebuild(section, f"{beside.path}: the section {variant.OURS}", "remove it")
+        about = description(section, f"{beside.path}: the section {variant.OURS}", "remove it")
     else:
-        decoder = config.Decoder(name="linear")
+        decoder = config.Linear()
         if not linear:
-            decoder = config.Decoder(
+            decoder = config.MaskTransformer(
                 layers=layers,
                 dropout=beside.get("net_kwargs.decoder", "dropout", float, 0.1),
                 drop_path=beside.get("net_kwargs.decoder", "drop_path_rate", float, 0.0),
             )
         size = beside.image_size(path, positions, patch)
         recipe = beside.recipe(Shape(patch, width, beside.heads(width), depth, distilled), decoder, size)
-        with keys.on_meta():
-            network = Segmenter(recipe, beside.classes(count))
-        network.mean, network.std = beside.normalization(distilled)
+        about = Description(beside.classes(count), *beside.normalization(distilled), recipe)
         report.assumed += beside.assumed
+    with keys.on_meta():
+        network = Segmenter.described(about)
     keys.fill(network, checkpoint, report, names)
     return network.eval(), report
 
@@ -118,7 +117,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     linear, distilled = recipe.decoder.name == "linear", "encoder.vit.dist_token" in state
     names = sources(encoder.depth, None if linear else recipe.decoder.layers, distilled)
     refuse_other_parts(network, names.keys(), 1 + distilled, NAME)
-    heads = recipe.decoder.heads
+    heads = None if linear else recipe.decoder.heads
     if not linear and (encoder.width % variant.HEAD_WIDTH or heads not in (None, encoder.width // variant.HEAD_WIDTH)):
         raise UserError(
             f"the mask transformer has other heads than the original's, one for every {variant.HEAD_WIDTH} of "

@@ -37,7 +37,7 @@ class Head(NamedTuple):
 
     name: str
     """`setr_naive`, `setr_pup` or `setr_mla`."""
-    layout: str
+    variant: str
     """Whose: `original` or `openmmlab`."""
     taps: tuple[int, ...]
     """The blocks that the configuration names, the auxiliary decoders' first; empty where it names none."""
@@ -105,14 +105,15 @@ def network(
     def decoder(_: int) -> config.Decoder:
         if not head.taps:
             report.assumed.append("the blocks whose tokens are read, as published for encoders of this depth")
-        return config.Decoder(
-            name=head.name,
-            width=keys.axis(found.path, found.state, head.width_key, 0, 4),
-            taps=head.taps,
-            auxiliary=0.4 if any(key.startswith("auxiliary_head.") for key in checkpoint.state) else 0.0,
-            auxiliary_layers=head.auxiliary_layers or config.Decoder.auxiliary_layers,
-            layout=head.layout,
-        )
+        settings = {
+            "width": keys.axis(found.path, found.state, head.width_key, 0, 4),
+            "taps": head.taps,
+            "auxiliary": 0.4 if any(key.startswith("auxiliary_head.") for key in checkpoint.state) else 0.0,
+            "variant": head.variant,
+        }
+        if head.auxiliary_layers and head.name != "setr_mla":
+            settings["auxiliary_layers"] = head.auxiliary_layers
+        return config.decoder(head.name, **settings)
 
     return openmmlab_file.network(
         found, report, names, depth, head.class_key, decoder, DEFAULTS, auxiliary=head.auxiliary > 0

@@ -1,7 +1,7 @@
 """The layout of OpenMMLab's SETR (mmsegmentation 0.x and 1.x): Naive, PUP and MLA, read and written.
 
 Source: the published configurations and files of SETR, arXiv 2012.15840, there. Enlargements, classifier and auxiliary
-decoders are those of `decoder.layout: openmmlab`. In MLA the levels of the neck's second half and of the heads are
+decoders are those of `decoder.variant: openmmlab`. In MLA the levels of the neck's second half and of the heads are
 counted from the deepest, ours from the first block.
 """
 
@@ -49,8 +49,9 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         name = setr_heads.up_decoder(checkpoint, layers, width_key, PATCHES)
     heads = keys.depth(state, "auxiliary_head.") if auxiliary else 0
     head_layers = keys.depth(state, "auxiliary_head.0.up_convs.")
-    layout = _layout(about, checkpoint, name)
-    head = Head(name, layout, _taps(about, name), width_key, CLASSES, layers, heads, head_layers)
+    head = Head(
+        name, _variant(about, checkpoint, name), _taps(about, name), width_key, CLASSES, layers, heads, head_layers
+    )
     return setr_heads.network(checkpoint, report, head, "backbone.layers.", sources, ("data_preprocessor.",)), report
 
 
@@ -113,7 +114,7 @@ def _taps(about: Configuration, name: str) -> tuple[int, ...]:
     return tuple(blocks[place] for place in places) if fitting else ()
 
 
-def _layout(about: Configuration, checkpoint: Checkpoint, name: str) -> str:
+def _variant(about: Configuration, checkpoint: Checkpoint, name: str) -> str:
     """Whose enlargement the configuration asks for.
 
     Raises:
@@ -147,10 +148,10 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     if settings.name != "setr_mla":
         layers = len(decoder.head.convolutions)
         head_layers = len(decoder.auxiliary[0].convolutions) if len(decoder.auxiliary) else 0
-    elif settings.layout != "openmmlab":
+    elif settings.variant != "openmmlab":
         raise UserError(
             "the original SETR-MLA aligns corners and classifies 3 x 3 cells, OpenMMLab's does not; save the model "
-            "as a folder of our own, or train with decoder.layout: openmmlab"
+            "as a folder of our own, or train with decoder.variant: openmmlab"
         )
     else:
         more = {"backbone.cls_token": torch.zeros(1, 1, network.encoder.width)}

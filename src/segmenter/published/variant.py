@@ -19,7 +19,6 @@ from segmenter.checkpoints.encoders import Shape
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.sets.named_classes import named_classes
 from segmenter.errors import UserError
-from segmenter.model.folder import describe
 from segmenter.model.segmenter import Segmenter
 
 NAME = "variant.yml"
@@ -229,6 +228,6 @@ def text(network: Segmenter, shape: Shape) -> str:
             "momentum": train.momentum, "weight_decay": train.weight_decay, "sched": "polynomial",
             "iter_max": train.steps, "iter_warmup": float(train.warmup), "clip_grad": None, "epochs": 1,
         },
-        OURS: describe(network),
+        OURS: network.describe().to_dict(),
     }  # fmt: skip
     return yaml.dump(content)

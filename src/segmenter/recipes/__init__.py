@@ -5,17 +5,19 @@ whose settings hold where the recipe itself (or a later base) says nothing.
 """
 
 import difflib
-import math
 import operator
-from collections.abc import Callable
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 
 import yaml
 
-from segmenter.config import Recipe
+from segmenter import config, ranges
+from segmenter.config import DECODERS, Recipe
+from segmenter.config_decoders import refuse_unread
 from segmenter.errors import UserError
+from segmenter.recipes import earlier
 
 FOLDER = Path(__file__).parent
 
@@ -62,11 +64,14 @@ def _content(path: Path, way: tuple[Path, ...] = ()) -> dict:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    content = earlier.upgraded(content, path)
     bases = content.pop("base", []) if isinstance(content, dict) else []
-    from_dict(content, path)
     merged: dict = {}
     for base in bases if isinstance(bases, list) else [bases]:
         merged = _merged(merged, _content(_base(base, path), way))
+    if isinstance(content, dict) and isinstance(content.get("decoder"), dict) and "decoder" in merged:
+        content["decoder"] = {"name": merged["decoder"].get("name", "mask_transformer")} | content["decoder"]
+    from_dict(content, path)
     return _merged(merged, content)
 
 
@@ -81,45 +86,122 @@ def _base(name: object, recipe: Path) -> Path:
 
 
 def _merged(below: dict, above: dict) -> dict:
-    """Settings of both; those of `above` prevail."""
+    """Settings of both; those of `above` prevail. Another decoder takes over what it reads of the one before."""
+    if "decoder" in above and "decoder" in below:
+        kind = DECODERS[above["decoder"].get("name", "mask_transformer")]
+        read = {field.name for field in fields(kind)}
+        below = below | {"decoder": {key: value for key, value in below["decoder"].items() if key in read}}
     groups = {key: below.get(key, {}) | value for key, value in above.items()}
     return below | groups
+
+
+def with_decoder(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with the decoder of another name, which takes over what both read and was not left at its default.
+
+    Raises:
+        UserError: there is no such decoder.
+    """
+    if name == recipe.decoder.name:
+        return recipe
+    new = {field.name for field in fields(config.decoder(name))} - {"name"}
+    shared = {field.name: field.default for field in fields(recipe.decoder) if field.name in new}
+    kept = {key: value for key, default in shared.items() if (value := getattr(recipe.decoder, key)) != default}
+    return replace(recipe, decoder=config.decoder(name, **kept))
 
 
 def from_dict(content: object, source: Path | str) -> Recipe:
     """Nested mappings to a Recipe; what is missing takes its default.
 
     Raises:
-        UserError: an unknown key or a value of the wrong type, with its place in `source`.
+        UserError: an unknown key, one that the decoder does not read, or a value of the wrong type or out of its range,
+            with its place in `source` (empty: none is named).
     """
-    from pydantic import ValidationError
-
     if not isinstance(content, dict):
         raise UserError(f"{source} holds no settings; write groups such as `train:` with `lr: 0.001` below")
-    _refuse_unknown(content, Recipe, source, "")
+    kinds = {field.name: field.type for field in fields(Recipe)}
+    settings = {}
+    for name, group in content.items():
+        if name not in kinds:
+            raise UserError(f"{_prefix(source)}unknown setting {name}; {_hint(name, kinds, '')}")
+        if not isinstance(group, dict):
+            raise UserError(f"{_prefix(source)}{name} holds no settings; write them below it, indented")
+        kind = _decoder_kind(group, source) if name == "decoder" else kinds[name]
+        settings[name] = _group(kind, group, source, name)
+    return Recipe(**settings)
+
+
+def understood(content: object) -> Recipe:
+    """What of nested mappings, of another release perhaps, is a setting of this one with a value that it may have."""
+    groups: dict[str, dict] = {}
+    for name, settings in content.items() if isinstance(content, dict) else ():
+        if name in (field.name for field in fields(Recipe)) and name != "decoder" and isinstance(settings, dict):
+            groups[name] = {key: value for key, value in settings.items() if _is_setting(name, key, value)}
+    return from_dict(groups, "")
+
+
+def _is_setting(group: str, key: str, value: object) -> bool:
     try:
-        return _adapter().validate_python(content)
+        from_dict({group: {key: value}}, "")
+    except UserError:
+        return False
+    return True
+
+
+def _decoder_kind(group: dict, source: Path | str) -> type:
+    """The dataclass of the decoder that a group is about."""
+    name = group.get("name", "mask_transformer")
+    if not isinstance(name, str) or name not in DECODERS:
+        raise UserError(f"{_prefix(source)}decoder.name is {name!r}; choose {' or '.join(DECODERS)}")
+    for setting in group:
+        try:
+            refuse_unread(name, str(setting))
+        except UserError as error:
+            raise UserError(f"{_prefix(source)}{error}") from error
+    return DECODERS[name]
+
+
+def _group(kind: type, group: dict, source: Path | str, place: str):
+    """A mapping to the dataclass of one group of settings."""
+    from pydantic import ValidationError
+
+    known = [field.name for field in fields(kind)]
+    for key in group:
+        if key not in known:
+            raise UserError(f"{_prefix(source)}unknown setting {place}.{key}; {_hint(key, known, place + '.')}")
+    try:
+        return _adapter(kind).validate_python(group)
     except ValidationError as error:
         first = error.errors()[0]
-        place, text = first["loc"], first["msg"].lower()
+        where, text = first["loc"], first["msg"].lower()
+        if first["type"] in _RANGE_ERRORS:
+            allowed = ranges.words(ranges.of_field(kind, where[0]))
+            value = _words(group[where[0]])
+            raise UserError(f"{_prefix(source)}{place}.{where[0]} is {value}; write a value {allowed}") from error
         if first["type"] == "missing":  # keys have defaults, so it is an item of a tuple
-            place, text = place[:-1], "too few values"
-        place = ".".join(map(str, place))
-        raise UserError(f"{source}: {place} is {first['input']!r}: {text}") from error
+            where, text = where[:-1], "too few values"
+        where = ".".join(map(str, (place, *where)))
+        raise UserError(f"{_prefix(source)}{where} is {first['input']!r}: {text}") from error
+
+
+_RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+
+
+def _prefix(source: Path | str) -> str:
+    return f"{source}: " if source else ""
+
+
+def _hint(key: object, known: Iterable[str], place: str) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1)
+    return f"did you mean {place}{near[0]}?" if near else f"known here: {', '.join(known)}"
 
 
 def refuse_impossible(recipe: Recipe) -> None:
-    """Does nothing if a model can be trained with these numbers.
+    """Returns if a model can be trained with these numbers.
 
     Raises:
         UserError: one of them is out of its range, or two of them contradict each other.
     """
-    values = {f"{group}.{key}": v for group, settings in asdict(recipe).items() for key, v in settings.items()}
-    for words, (fits, places) in _RANGES.items():
-        for place in places:
-            value = values[place]
-            if not all(map(fits, value if isinstance(value, tuple) else (value,))):
-                raise UserError(f"{place} is {_words(value)}; write a value {words}")
+    from_dict(asdict(recipe), "")
     train, inference = recipe.train, recipe.inference
     if recipe.augment.scale[0] > recipe.augment.scale[1]:
         raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
@@ -136,8 +218,10 @@ def refuse_impossible(recipe: Recipe) -> None:
 def _refuse_settings_of_another_task(recipe: Recipe) -> None:
     train = recipe.train
     of_labels = {"train.class_weights": train.class_weights != "none", "train.label_smoothing": train.label_smoothing}
-    foreign = of_labels if recipe.task == "depth" else {"data.depth_scale": recipe.data.depth_scale}
-    for place, is_set in foreign.items():
+    of_depth = {"data.depth_scale": recipe.data.depth_scale} | {
+        f"depth.{field.name}": getattr(recipe.depth, field.name) != field.default for field in fields(recipe.depth)
+    }
+    for place, is_set in (of_labels if recipe.task == "depth" else of_depth).items():
         if is_set:
             raise UserError(
                 f"{place} is set, but decoder.name is {recipe.decoder.name}, which learns {recipe.task}; leave it out, "
@@ -145,43 +229,14 @@ def _refuse_settings_of_another_task(recipe: Recipe) -> None:
             )
 
 
-# nan is in none of the ranges.
-_RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
-    "of at least 1": (
-        lambda value: 1 <= value < math.inf,
-        ("augment.short_side", "augment.max_ratio", "augment.crop", "train.steps", "train.batch", "train.accumulate",
-         "train.validate_every", "train.save_every", "inference.window", "inference.stride", "inference.batch",
-         "decoder.width", "decoder.auxiliary_layers"),
-    ),
-    "of 0 or more": (
-        lambda value: 0 <= value < math.inf,
-        ("decoder.layers", "decoder.auxiliary", "train.min_lr", "train.power", "train.warmup", "train.weight_decay",
-         "train.clip", "train.workers", "train.threads", "data.depth_scale", "depth.gradient_weight", "depth.shift"),
-    ),
-    # The optimisers multiply the rate by up to ten, and float32 ends at 3e38.
-    "above 0 and at most 1e37": (
-        lambda value: 0 < value <= 1e37,
-        ("augment.scale", "augment.max_class_share", "depth.max_depth", "depth.scale", "train.lr",
-         "train.decoder_scale"),
-    ),
-    "from 0 to 1": (lambda value: 0 <= value <= 1, ("augment.flip",)),
-    "above 0 and at most 1": (lambda value: 0 < value <= 1, ("train.layer_decay",)),
-    "from 0 to less than 1": (
-        lambda value: 0 <= value < 1,
-        ("encoder.drop_path", "encoder.dropout", "decoder.drop_path", "decoder.dropout", "train.momentum", "train.ema",
-         "train.label_smoothing"),
-    ),
-}  # fmt: skip
-
-
 def _words(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as a file that `read` takes, every setting written out."""
     plain = {group: {k: _plain(v) for k, v in values.items()} for group, values in asdict(recipe).items()}
-    return yaml.safe_dump(plain, sort_keys=False)
+    return yaml.safe_dump({"format": earlier.FORMAT} | plain, sort_keys=False)
 
 
 def _plain(value: object) -> object:
@@ -189,20 +244,7 @@ def _plain(value: object) -> object:
 
 
 @cache
-def _adapter():
+def _adapter(kind: type):
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Recipe)
-
-
-def _refuse_unknown(content: dict, kind: type, source: Path | str, place: str) -> None:
-    known = {field.name: field.type for field in fields(kind)}
-    for key, value in content.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {place}{near[0]}?" if near else f"known here: {', '.join(known)}"
-            raise UserError(f"{source}: unknown setting {place}{key}; {hint}")
-        if is_dataclass(known[key]):
-            if not isinstance(value, dict):
-                raise UserError(f"{source}: {place}{key} holds no settings; write them below it, indented")
-            _refuse_unknown(value, known[key], source, f"{place}{key}.")
+    return TypeAdapter(kind)

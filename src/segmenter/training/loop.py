@@ -25,7 +25,6 @@ from segmenter.data.dataset import EndlessSampler, TrainingSamples
 from segmenter.data.layouts import DataSet
 from segmenter.data.loader import loaded
 from segmenter.errors import UserError
-from segmenter.model.folder import save
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
 from segmenter.published.loading import load
@@ -297,10 +296,10 @@ class Run:
         log.write({"step": self.step} | {f"val_{name}": value for name, value in scores.items()})
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
         say(f"step {self.step}: val {shown}")
-        save(judged, self.out / "last")
+        judged.save(self.out / "last")
         if score > self.best:
             self.best = score
-            save(judged, self.out)
+            judged.save(self.out)
 
     def _train_mode(self) -> None:
         self.network.train()

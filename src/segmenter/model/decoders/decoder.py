@@ -34,6 +34,17 @@ class Decoder(nn.Module):
         super().__init__()
         self.auxiliary = nn.ModuleList()
 
+    @classmethod
+    def blocks_read(cls, settings: config.Decoder, encoder: Encoder) -> tuple[int, ...]:
+        """All blocks (0-based) that it and its auxiliary decoders read; none: the last one's, after the final norm.
+
+        Of the encoder, which is still being made, only sizes are known.
+
+        Raises:
+            UserError: `decoder.taps` does not fit the encoder.
+        """
+        return ()
+
     def forward(self, levels: list[Tokens]) -> Tensor:
         """Tokens of `taps` to logits (B K h w)."""
         raise NotImplementedError
@@ -54,7 +65,10 @@ def evenly(depth: int, parts: int) -> tuple[int, ...]:
 
 
 def tapped(
-    settings: config.Decoder, encoder: Encoder, published: tuple[int, ...], count: int | None = None
+    settings: config.SetrUp | config.SetrMla | config.Dpt | config.DptDepth,
+    depth: int,
+    published: tuple[int, ...],
+    count: int | None = None,
 ) -> tuple[int, ...]:
     """The blocks that a decoder reads: those of `decoder.taps`, or else the published ones.
 
@@ -64,8 +78,8 @@ def tapped(
     taps, words = settings.taps or published, " ".join(map(str, settings.taps))
     if count is not None and len(taps) != count:
         raise UserError(f"decoder.taps is {words}; {settings.name} reads {count} blocks, write as many, or none")
-    if not all(0 <= tap < encoder.depth for tap in taps):
-        raise UserError(f"decoder.taps is {words}, but the encoder has the blocks 0 to {encoder.depth - 1}")
+    if not all(0 <= tap < depth for tap in taps):
+        raise UserError(f"decoder.taps is {words}, but the encoder has the blocks 0 to {depth - 1}")
     if list(taps) != sorted(taps):
         raise UserError(f"decoder.taps is {words}; write the blocks from the first to the last")
     return tuple(taps)

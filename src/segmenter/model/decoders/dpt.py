@@ -37,7 +37,7 @@ class Details(NamedTuple):
 
 
 DETAILS = {
-    "": Details(False, False, False, False, 1),
+    "own": Details(False, False, False, False, 1),
     "original": Details(True, True, False, False, 1),
     "openmmlab": Details(True, False, True, False, 0),
     "huggingface": Details(True, True, True, False, 0),
@@ -48,12 +48,11 @@ DETAILS = {
 class _Pyramid(Decoder):
     """What the decoders for labels and for depth share: the maps of four levels and their fusion."""
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, batch_norm: bool):
+    def __init__(self, settings: config.Dpt | config.DptDepth, encoder: Encoder):
         super().__init__()
-        self.details = DETAILS[settings.layout]
+        self.details = DETAILS[settings.variant]
         self.stages = _stages(encoder)
-        count = len(SCALES) - len(self.stages)
-        self.taps = tapped(settings, encoder, evenly(encoder.depth, len(SCALES))[-count:], count)
+        self.taps = encoder.taps
         published = _widths(encoder, self.stages)
         widths = settings.widths or published
         if len(widths) != len(SCALES) or any(width < 1 for width in widths):
@@ -68,9 +67,15 @@ class _Pyramid(Decoder):
         self.narrow = nn.ModuleList(nn.Conv2d(width, settings.width, 3, padding=1, bias=False) for width in widths)
         deepest = len(SCALES) - 1
         self.fusion = nn.ModuleList(
-            Fusion(settings.width, batch_norm, above=level < deepest or self.details.deepest_unit)
+            Fusion(settings.width, settings.norm, settings.bias, above=level < deepest or self.details.deepest_unit)
             for level in range(len(SCALES))
         )
+
+    @classmethod
+    def blocks_read(cls, settings: config.Dpt | config.DptDepth, encoder: Encoder) -> tuple[int, ...]:
+        """As published, the last of each quarter of the blocks; on hybrids, two fewer."""
+        count = len(SCALES) - len(_stages(encoder))
+        return tapped(settings, encoder.depth, evenly(encoder.depth, len(SCALES))[-count:], count)
 
     def fuse(self, levels: list[Tokens]) -> list[Tensor]:
         """Tokens of the levels to the output of each fusion, finest first: B C, 8, 4, 2 and 1 cells a token."""
@@ -97,12 +102,12 @@ class _Pyramid(Decoder):
 
 
 class Dpt(_Pyramid):
-    """DPT for labels: batch norms in the residual units, class logits at 8 cells a token."""
+    """DPT for labels: class logits at 8 cells a token."""
 
     upscale = 8
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
-        super().__init__(settings, encoder, batch_norm=True)
+    def __init__(self, settings: config.Dpt, encoder: Encoder, classes: int):
+        super().__init__(settings, encoder)
         self.align_corners = self.details.pixels_align_corners
         self.head = _label_head(settings, classes)
         dependent = ["head.4.weight", "head.4.bias"]
@@ -139,15 +144,15 @@ class Dpt(_Pyramid):
 
 
 class DptDepth(_Pyramid):
-    """DPT for depth: no norms, one channel of relative inverse depth at 16 cells a token. Classes play no part.
+    """DPT for depth: one channel of relative inverse depth at 16 cells a token. Classes play no part.
 
     Here, of patches of 8 pixels and less, 8 cells: on cells finer than the pixels the head would cost more than all the
     rest. Published layouts always have 16.
     """
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
-        super().__init__(settings, encoder, batch_norm=False)
-        self.upscale = 8 if encoder.patch_size <= 8 and not settings.layout else 16
+    def __init__(self, settings: config.DptDepth, encoder: Encoder, classes: int):
+        super().__init__(settings, encoder)
+        self.upscale = 8 if encoder.patch_size <= 8 and settings.variant == "own" else 16
         width, half = settings.width, max(1, settings.width // 2)
         doubled = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=self.details.align_corners)
         self.head = nn.Sequential(
@@ -203,10 +208,10 @@ class _Map(nn.Module):
 class Fusion(nn.Module):
     """A level joined with what comes from above it, the coarser ones."""
 
-    def __init__(self, width: int, batch_norm: bool, above: bool):
+    def __init__(self, width: int, norm: bool, bias: bool, above: bool):
         super().__init__()
-        self.level_unit = ResidualUnit(width, batch_norm) if above else nn.Identity()
-        self.unit = ResidualUnit(width, batch_norm)
+        self.level_unit = ResidualUnit(width, norm, bias) if above else nn.Identity()
+        self.unit = ResidualUnit(width, norm, bias)
         self.project = nn.Conv2d(width, width, 1)
 
     def forward(self, level: Tensor, above: Tensor | None) -> Tensor:
@@ -218,17 +223,17 @@ class Fusion(nn.Module):
 class ResidualUnit(nn.Module):
     """Two convolutions, each after a ReLU, beside the identity."""
 
-    def __init__(self, width: int, batch_norm: bool):
+    def __init__(self, width: int, norm: bool, bias: bool):
         super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm) for _ in range(2))
-        self.norm1, self.norm2 = (BatchNorm(width) if batch_norm else nn.Identity() for _ in range(2))
+        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1, bias=bias) for _ in range(2))
+        self.norm1, self.norm2 = (BatchNorm(width) if norm else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """A map (B C h w) to one of the same shape."""
         return x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(F.relu(x))))))
 
 
-def _label_head(settings: config.Decoder, classes: int) -> nn.Sequential:
+def _label_head(settings: config.Dpt, classes: int) -> nn.Sequential:
     width = settings.width
     return nn.Sequential(
         nn.Conv2d(width, width, 3, padding=1, bias=False),
@@ -259,7 +264,7 @@ def _widths(encoder: Encoder, stages: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(1, encoder.width // part) for part in (8, 4, 2, 1))
 
 
-def _refuse_readout(settings: config.Decoder, encoder: Encoder) -> None:
+def _refuse_readout(settings: config.Dpt | config.DptDepth, encoder: Encoder) -> None:
     if settings.readout != "ignore" and not encoder.has_class_token:
         raise UserError(
             f"decoder.readout is {settings.readout!r}, which needs a class token, and {encoder.settings.name} has "

@@ -15,7 +15,7 @@ class Linear(Decoder):
 
     class_dependent = ("head.weight", "head.bias")
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
+    def __init__(self, settings: config.Linear, encoder: Encoder, classes: int):
         super().__init__()
         self.head = nn.Linear(encoder.width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)

@@ -22,7 +22,7 @@ class MaskTransformer(Decoder):
 
     class_dependent = ("class_embeddings", "mask_norm.weight", "mask_norm.bias")
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
+    def __init__(self, settings: config.MaskTransformer, encoder: Encoder, classes: int):
         super().__init__()
         width = encoder.width
         self.project = nn.Linear(width, width)
@@ -55,7 +55,7 @@ class MaskTransformer(Decoder):
         return logits.mT.unflatten(2, grid)  # B K h w
 
 
-def _block(width: int, settings: config.Decoder, drop_path: float) -> nn.Module:
+def _block(width: int, settings: config.MaskTransformer, drop_path: float) -> nn.Module:
     """timm's pre-norm block, with norms of eps 1e-5 and heads of 64 features as published.
 
     Where 64 does not divide the width, which no published model has, the heads are the next larger ones that do.

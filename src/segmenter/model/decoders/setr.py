@@ -1,7 +1,7 @@
 """SETR's three decoders: Naive, progressive upsampling (PUP) and multi-level feature aggregation (MLA).
 
 Source: SETR, arXiv 2012.15840, section 3.2. Where the paper leaves something open, the authors' code and OpenMMLab's
-differ: ours is the authors' unless `decoder.layout` says openmmlab (docs/decoders.md lists the points). Both enlarge
+differ: ours is the authors' unless `decoder.variant` says openmmlab (docs/decoders.md lists the points). Both enlarge
 features to the image inside the network. A 1 x 1 classifier commutes with a bilinear enlargement, so that ours comes
 before the last one, which is left to `upsample`.
 """
@@ -75,7 +75,7 @@ class _Up(Decoder):
 
     def __init__(
         self,
-        settings: config.Decoder,
+        settings: config.SetrUp,
         encoder: Encoder,
         classes: int,
         kernel: int,
@@ -84,8 +84,7 @@ class _Up(Decoder):
         again: bool = False,
     ):
         super().__init__()
-        # 9, 14, 19 and 23 of 24 blocks, 4, 7, 9 and 11 of 12
-        *others, last = tapped(settings, encoder, evenly(encoder.depth, 5)[1:])
+        *others, last = encoder.taps
         self.taps = (last,)
         self.head = UpHead(encoder, settings.width, classes, kernel, *head)
         self.upscale = self.head.upscale
@@ -95,6 +94,11 @@ class _Up(Decoder):
                 UpHead(encoder, settings.width, classes, kernel, *auxiliary) for _ in self.auxiliary_taps
             )
         self.class_dependent = tuple(name for name, _ in self.named_parameters() if "classify." in name)
+
+    @classmethod
+    def blocks_read(cls, settings: config.SetrUp, encoder: Encoder) -> tuple[int, ...]:
+        """As published, 9, 14, 19 and 23 of 24 blocks, 4, 7, 9 and 11 of 12."""
+        return tapped(settings, encoder.depth, evenly(encoder.depth, 5)[1:])
 
     def forward(self, levels: list[Tokens]) -> Tensor:
         """Tokens of the last tap (B N D on a grid h, w) to logits (B K h*upscale w*upscale)."""
@@ -109,9 +113,9 @@ class _Up(Decoder):
 class SetrNaive(_Up):
     """A convolution of 1 x 1 and the classifier; the original enlarges once, OpenMMLab by 4 and then to the image."""
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
+    def __init__(self, settings: config.SetrUp, encoder: Encoder, classes: int):
         once = (1, encoder.patch_size)
-        plans = ((1, 4), (settings.auxiliary_layers, 4)) if settings.layout == OPENMMLAB else (once, once)
+        plans = ((1, 4), (settings.auxiliary_layers, 4)) if settings.variant == OPENMMLAB else (once, once)
         super().__init__(settings, encoder, classes, 1, *plans)
 
 
@@ -121,9 +125,9 @@ class SetrPup(_Up):
     The last enlargement goes straight to the image where patches have no power of two as their side.
     """
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
+    def __init__(self, settings: config.SetrUp, encoder: Encoder, classes: int):
         layers = max(1, math.ceil(math.log2(encoder.patch_size)))
-        theirs = settings.layout == OPENMMLAB
+        theirs = settings.variant == OPENMMLAB
         auxiliary = (settings.auxiliary_layers if theirs else 1, 4)
         super().__init__(settings, encoder, classes, 3, (layers, 2), auxiliary, again=not theirs)
 
@@ -138,11 +142,11 @@ class SetrMla(Decoder):
     upscale = 4
     neck = ("norms.", "project.", "merge.")
 
-    def __init__(self, settings: config.Decoder, encoder: Encoder, classes: int):
+    def __init__(self, settings: config.SetrMla, encoder: Encoder, classes: int):
         super().__init__()
-        width, narrow = settings.width, math.ceil(settings.width / 2)
-        self.aligned = settings.layout != OPENMMLAB
-        self.taps = tapped(settings, encoder, evenly(encoder.depth, 4), count=4)
+        width, narrow = settings.width, settings.head_width or math.ceil(settings.width / 2)
+        self.aligned = settings.variant != OPENMMLAB
+        self.taps = encoder.taps
         self.norms = nn.ModuleList(nn.LayerNorm(encoder.width, eps=NORM_EPS) for _ in self.taps)
         self.project = nn.ModuleList(convolution(encoder.width, width, 1) for _ in self.taps)
         self.merge = nn.ModuleList(convolution(width, width, 3) for _ in self.taps)
@@ -154,6 +158,11 @@ class SetrMla(Decoder):
             self.auxiliary.extend(classifier(width, classes, bias=not self.aligned) for _ in self.taps)
         names = (name for name, _ in self.named_parameters())
         self.class_dependent = tuple(name for name in names if name.startswith(("classify.", "auxiliary.")))
+
+    @classmethod
+    def blocks_read(cls, settings: config.SetrMla, encoder: Encoder) -> tuple[int, ...]:
+        """As published, the last of each quarter of the blocks."""
+        return tapped(settings, encoder.depth, evenly(encoder.depth, 4), count=4)
 
     def forward(self, levels: list[Tokens]) -> Tensor:
         """Tokens of four blocks (B N D on a grid h, w) to logits (B K 4h 4w)."""
