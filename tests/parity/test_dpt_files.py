@@ -94,7 +94,7 @@ def test_a_file(layout, readout, tmp_path):
     if readout == "project":
         assert set(KEYS[layout]) <= weights.keys()
     found, report = load_published(tmp_path / "published.pth")
-    assert report.layout == {"original": dpt_original, "smp": dpt_smp, "openmmlab": dpt_openmmlab}[layout].NAME
+    assert report.layout == {"original": dpt_original, "smp": dpt_smp, "openmmlab": dpt_openmmlab}[layout].TITLE
     assert not found.training
     assert found.recipe.decoder.variant == layout
     assert (found.encoder.depth, found.encoder.table_grid) == (4, (4, 4))
@@ -190,7 +190,7 @@ def test_whose_folder_it_is(tmp_path):
     weights = {key: tensor.clone() for key, tensor in published(model, "smp", tmp_path).items()}
     save_file(weights, tmp_path / "model.safetensors", {"num_heads": "3"})
     for path in (tmp_path, tmp_path / "model.safetensors"):
-        assert load_with_report(path)[1].layout == dpt_smp.NAME
+        assert load_with_report(path)[1].layout == dpt_smp.TITLE
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config\.json is damaged \(it has no format\)"):
         segmenter.load(tmp_path)

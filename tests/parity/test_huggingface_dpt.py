@@ -100,7 +100,7 @@ def test_their_folder_read_here(kind, tmp_path):
 def test_their_loss(side, tmp_path):
     network = theirs("labels")
     network.save_pretrained(tmp_path)
-    model, _ = huggingface.model(read(tmp_path / "model.safetensors"), auxiliary=True)
+    model, _ = huggingface.read(read(tmp_path / "model.safetensors"), auxiliary=True)
     labels = torch.randint(0, 4, (1, side, side), generator=torch.Generator().manual_seed(0))
     labels[labels == 3] = 255
     outputs = model.outputs(model.forward_auxiliary(noise(side)), side, side)
@@ -116,15 +116,15 @@ def test_their_loss(side, tmp_path):
 @torch.inference_mode()
 def test_our_folder_read_there(kind, tmp_path):
     theirs(kind).save_pretrained(tmp_path / "theirs")
-    model, _ = huggingface.model(read(tmp_path / "theirs" / "model.safetensors"), auxiliary=True)
+    model, _ = huggingface.read(read(tmp_path / "theirs" / "model.safetensors"), auxiliary=True)
     (tmp_path / "ours").mkdir()
-    differences = huggingface.save(model, tmp_path / "ours")
+    differences = huggingface.write(model, tmp_path / "ours")
     assert len(differences) == (1 if kind.startswith("labels") else 2)
     network, told = KINDS[kind][0].from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(told.values())
     error = recorded.largest(model.pixel_logits(noise(64)), answer(network.eval(), noise(64)))
     recorded.note(f"transformers, {kind}", "saved here, 64 pixels", error, 1e-5)
-    back, _ = huggingface.model(read(tmp_path / "ours" / "model.safetensors"), auxiliary=True)
+    back, _ = huggingface.read(read(tmp_path / "ours" / "model.safetensors"), auxiliary=True)
     assert torch.equal(back(noise(80)), model(noise(80)))
     assert back.recipe == model.recipe
 
@@ -145,7 +145,7 @@ def test_a_model_made_here_read_there(tmp_path):
         model.mean, model.std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
         folder = tmp_path / f"made-{layout}"
         folder.mkdir()
-        differences = huggingface.save(model, folder)
+        differences = huggingface.write(model, folder)
         assert any(": results differ" in text for text in differences) is not same
         network = DPTForSemanticSegmentation.from_pretrained(folder).eval()
         assert network.config.id2label == {0: "a", 1: "b"}
@@ -214,7 +214,7 @@ def test_the_original_s_file(kind, tmp_path):
     network = theirs(kind, layer_norm_eps=1e-6)
     checkpoint = Checkpoint(tmp_path / "dpt.pt", as_original(network.state_dict()), {"num_heads": 3})
     assert dpt_original.recognise(checkpoint.state)
-    model, report = dpt_original.model(checkpoint)
+    model, report = dpt_original.read(checkpoint)
     error = recorded.largest(model.pixel_logits(noise(64)), answer(network, noise(64)))
     recorded.note(f"transformers, {kind}", "under the original's names", error, 1e-4)
     assert "scratch.refinenet4.resConfUnit1.conv1.weight" in report.unused
@@ -263,7 +263,7 @@ def test_every_key_is_accounted_for(tmp_path):
     del checkpoint.state["dpt.encoder.layer.1.attention.attention.key.bias"]
     checkpoint.state["head.head.9.weight"] = torch.zeros(1)
     with pytest.raises(UserError, match=r"1 of \d+ tensors are missing .*,value\}\.bias\), and 3 are unknown"):
-        huggingface.model(checkpoint)
+        huggingface.read(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -283,5 +283,5 @@ def test_what_they_have_not_is_not_written(decoder, encoder, crop, text, tmp_pat
     )
     model = segmenter.model.segmenter.Segmenter(recipe, segmenter.data.classes.Classes(("a",), ((0, 0, 0),)))
     with pytest.raises(UserError, match=text):
-        huggingface.save(model, tmp_path)
+        huggingface.write(model, tmp_path)
     assert not list(tmp_path.iterdir())

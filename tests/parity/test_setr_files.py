@@ -230,7 +230,7 @@ def taps_of(layout: str, name: str) -> list[int]:
 @torch.inference_mode()
 def test_a_published_file_computes_the_published_formula(layout, name, file):
     path = file(layout, name)
-    model = LAYOUTS[layout].model(read(path), auxiliary=True)[0].double()
+    model = LAYOUTS[layout].read(read(path), auxiliary=True)[0].double()
     w = {key: tensor.double() for key, tensor in state_of(layout, name).items()}
     images = torch.randn(2, 3, SIDE, SIDE).double()
     levels = model.encoder.intermediate(images, taps_of(layout, name))
@@ -381,8 +381,8 @@ def test_round_trip_in_openmmlab_s_layout(layout, name, file, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_written_file_has_the_published_keys(name, file, tmp_path):
-    model, _ = setr_openmmlab.model(read(file("openmmlab", name)), auxiliary=True)
-    setr_openmmlab.save(model, tmp_path)
+    model, _ = setr_openmmlab.read(read(file("openmmlab", name)), auxiliary=True)
+    setr_openmmlab.write(model, tmp_path)
     state = torch.load(tmp_path / "model.pth", weights_only=True)["state_dict"]
     expected = state_of("openmmlab", name)
     assert state.keys() == expected.keys()
@@ -397,11 +397,11 @@ def test_a_model_trained_here_with_its_auxiliary_decoders_is_written(file, tmp_p
     recipe.decoder.variant = "original"
     model = Segmenter(recipe, segmenter.load(file("original", "setr_pup")).classes).eval()
     assert len(model.decoder.auxiliary) == 4
-    setr_openmmlab.save(model, tmp_path / "out")
+    setr_openmmlab.write(model, tmp_path / "out")
     checkpoint = read(tmp_path / "out" / "model.pth")
     assert any(key.startswith("auxiliary_head.3.") for key in checkpoint.state)
     without = Checkpoint(checkpoint.path, checkpoint.state, {"meta": {"cfg": checkpoint.about["meta"]["cfg"]}})
-    found, _ = setr_openmmlab.model(without, auxiliary=True)
+    found, _ = setr_openmmlab.read(without, auxiliary=True)
     images = torch.randn(2, 3, 48, 64)
     with torch.inference_mode():
         for one, other in zip(found.forward_auxiliary(images), model.forward_auxiliary(images), strict=True):

@@ -16,7 +16,7 @@ def checkpoint(tmp_path):
 
     def write(count: int, data: str):
         model = small_model("linear", count, crop=(64, 64), norm_eps=1e-5)
-        original.save(model, tmp_path)
+        original.write(model, tmp_path)
         path = tmp_path / "variant.yml"
         content = yaml.load(path.read_text(), Loader=yaml.FullLoader)
         del content["vit_segmenter"]

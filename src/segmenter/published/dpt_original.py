@@ -15,11 +15,13 @@ from segmenter.model.segmenter import Segmenter
 from segmenter.published import dpt_keys
 from segmenter.published.dpt_keys import Layout, Settings
 
-NAME = "the original DPT"
+NAME, TITLE = "original", "the original DPT"
+WRITES = ()
+write = None
 PAPER_WEIGHT = 0.2  # of the auxiliary loss
 
 LAYOUT = Layout(
-    title=NAME,
+    title=TITLE,
     details="original",
     encoder=lambda name: f"pretrained.model.{name}",
     blocks="pretrained.model.blocks.",
@@ -51,7 +53,7 @@ def recognise(names: Collection[str]) -> bool:
     )
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:

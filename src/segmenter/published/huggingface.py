@@ -27,7 +27,8 @@ from segmenter.published import dpt_keys, huggingface_config
 from segmenter.published.dpt_keys import Layout
 from segmenter.published.huggingface_config import PROCESSOR
 
-NAME = "Hugging Face's DPT"
+NAME, TITLE = "huggingface", "Hugging Face's DPT"
+WRITES = ("dpt", "dpt_depth")
 WEIGHTS = "model.safetensors"
 NORM_EPS = 1e-12
 PARTS = ("query", "key", "value")
@@ -75,7 +76,7 @@ def _encoder(name: str, stem: Mapping[str, str]) -> str:
 
 
 LAYOUT = Layout(
-    title=NAME,
+    title=TITLE,
     details="huggingface",
     encoder=partial(_encoder, stem=STEM),
     blocks=BLOCKS,
@@ -106,7 +107,7 @@ def recognise(names: Collection[str]) -> bool:
     return any(name.startswith("dpt.") for name in names) and any(name.startswith("neck.") for name in names)
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
@@ -133,7 +134,7 @@ def _joined(checkpoint: Checkpoint) -> Checkpoint:
 # ---- writing
 
 
-def save(network: Segmenter, folder: str | Path) -> list[str]:
+def write(network: Segmenter, folder: str | Path) -> list[str]:
     """Writes model.safetensors, config.json and preprocessor_config.json; returns what transformers does otherwise.
 
     Read back here they give the same model bit for bit, as a part of our own says what the layout cannot.
@@ -151,19 +152,19 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     state |= {key.replace(used, UNUSED_UNIT): tensor.clone() for key, tensor in state.items() if key.startswith(used)}
     texts = {CONFIG: huggingface_config.config(network), PROCESSOR: huggingface_config.processor(network)}
 
-    def write(path: Path) -> None:
+    def write_all(path: Path) -> None:
         save_file(state, path, {"format": "pt"})
         for name, content in texts.items():
             atomic.write_text(folder / name, json.dumps(content, indent=2) + "\n")
 
-    atomic.write(folder / WEIGHTS, write)
+    atomic.write(folder / WEIGHTS, write_all)
     return _differences(network)
 
 
 def _refuse_unwritable(network: Segmenter) -> None:
     recipe, encoder = network.recipe, network.encoder
     if recipe.decoder.name not in ("dpt", "dpt_depth"):
-        raise UserError(f"the decoder is {recipe.decoder.name}; {NAME} is written from dpt and dpt_depth")
+        raise UserError(f"the decoder is {recipe.decoder.name}; {TITLE} is written from dpt and dpt_depth")
     blocks = (f"blocks.{index}.{name}" for index in range(len(encoder.vit.blocks)) for name in keys.BLOCK)
     known = {f"encoder.vit.{name}" for name in (*STEM, *blocks)}
     ours = {name for name in network.state_dict() if name.startswith("encoder.") and ".backbone." not in name}
@@ -171,7 +172,7 @@ def _refuse_unwritable(network: Segmenter) -> None:
     depths = tuple(len(stage.blocks) for stage in encoder.vit.patch_embed.backbone.stages) if encoder.stages else RESNET
     if other or encoder.prefix != 1 or depths != RESNET:
         raise UserError(
-            f"{recipe.encoder.name} is built otherwise than the encoders of {NAME}"
+            f"{recipe.encoder.name} is built otherwise than the encoders of {TITLE}"
             f"{f': {keys.few(other)}' if other else ''}; save the model as a folder of our own"
         )
     if encoder.table_grid[0] != encoder.table_grid[1]:
