@@ -57,11 +57,10 @@ class Tiles:
         tile = row[..., cells] @ weights
         return tile if self.finite else _not_finite(tile)
 
-    def bands(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of pixels and what a function makes of their tiles (K r c to ... r c), put together."""
-        for rows in self.rows():
-            row = self.row(rows)
-            yield rows, torch.cat([function(self.tile(row, number)) for number in range(len(self.columns))], -1)
+    def band(self, rows: slice, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function makes of the tiles (K r c to ... r c) of some rows of pixels, put together."""
+        row = self.row(rows)
+        return torch.cat([function(self.tile(row, number)) for number in range(len(self.columns))], -1)
 
 
 def _not_finite(tile: Tensor) -> Tensor:
