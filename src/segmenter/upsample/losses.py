@@ -11,6 +11,7 @@ from segmenter.upsample.cells import check, cuda_kernels
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
 from segmenter.upsample.stream import Chunk, Gradient, Stream
+from segmenter.upsample.threads import apart
 
 TINY = torch.finfo(torch.float32).tiny
 REDUCTIONS = ("mean", "sum", "all_pixels")
@@ -75,11 +76,14 @@ def _with_gradient(
     """A loss that autograd knows, and the weight of the pixels in it."""
     _check(logits, labels, geometry, ignore)
     wanted = logits.requires_grad and torch.is_grad_enabled()
-    with torch.no_grad():
+
+    def work() -> tuple[Tensor, Tensor, Tensor | None]:
         stream = Stream(logits, labels, geometry, ignore)
         gradient = Gradient(stream) if wanted else None
-        value, divisor = loss(stream, gradient)
-        known = gradient.of_logits() if wanted else None
+        return *loss(stream, gradient), gradient.of_logits() if wanted else None
+
+    with torch.no_grad():
+        value, divisor, known = apart(logits.device, work)
     return (_Known.apply(logits, value, known) if wanted else value), divisor
 
 
@@ -122,31 +126,51 @@ def _cross_entropy(
     if hard is not None:
         _keep_hardest(stream, hard, hard_share)
     even = smoothing / len(weight)  # what each class has of the target wherever it is not the true one
-    pixel_weights = weight[stream.labels] * stream.counts
-    divisor = pixel_weights.sum()
-    true, rest = (1 - smoothing) * pixel_weights, even * stream.counts
-    every = true + weight.sum() * rest
+    whole = weight.sum() * even
+
+    def targets(labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight of the pixels, and what their targets hold of the true class and of all classes together."""
+        pixels = weight[labels] * counts
+        true = (1 - smoothing) * pixels if even else pixels
+        return pixels, true, true + whole * counts if even else true
+
     if kernels := cuda_kernels(weight.device):
-        target, parts = (true, every, rest), gradient and gradient.parts
-        loss = kernels.cross_entropy(stream.cells, stream.low, stream.geometry, stream.labels, target, weight, parts)
-        return loss, divisor
-    share = true / every.clamp(min=TINY)  # of the true class in its pixel's target
-    loss = weight.new_zeros(())
-    for chunk in stream:
-        labels, of_all = chunk.of(stream.labels)[..., None], chunk.of(every)
+        labels, counts = stream.labels_of(*[slice(0, size) for size in _shape(stream)])
+        pixels, true, every = targets(labels, counts)
+        of_target, parts = (true, every, even * counts), gradient and gradient.parts
+        loss = kernels.cross_entropy(stream.cells, stream.low, stream.geometry, labels, of_target, weight, parts)
+        return loss, pixels.sum()
+
+    def of_chunk(chunk: Chunk) -> Tensor:
+        """The sums of a chunk."""
+        pixels, true, every = targets(chunk.labels, chunk.counts)
+        labels = chunk.labels[..., None]
         target = chunk.logits.gather(2, labels)[..., 0]
+        loss = -(true * target).sum()
         if even:
-            loss -= (chunk.of(rest) * (chunk.logits @ weight)).sum()
+            loss -= (even * chunk.counts * (chunk.logits @ weight)).sum()
         powers = chunk.logits.exp_()
         total = powers.sum(2)
-        loss += (of_all * total.log() - chunk.of(true) * target).sum()
-        if gradient is None:
-            continue
-        powers.scatter_add_(2, labels, -(chunk.of(share) * total)[..., None])
-        gradient.add(chunk, of_all / total, powers)
-        if even:
-            gradient.add_same(chunk, -chunk.of(rest), weight)
-    return loss, divisor
+        loss += (every * total.log()).sum()
+        if gradient is not None:
+            share = true / every.clamp(min=TINY)  # of the true class in its pixel's target
+            powers.scatter_add_(2, labels, -(share * total)[..., None])
+            gradient.add(chunk, every / total, powers)
+            if even:
+                gradient.add_same(chunk, -even * chunk.counts, weight)
+        return torch.stack([loss, pixels.sum()])
+
+    return _added(stream.each(of_chunk)).unbind()
+
+
+def _added(sums: list[Tensor]) -> Tensor:
+    """Sums of all chunks, always added in the same order."""
+    return torch.stack(sums).double().sum(0).float()
+
+
+def _shape(stream: Stream) -> tuple[int, int, int]:
+    """Images, rows of blocks, and blocks in each."""
+    return len(stream.cells), stream.rows.count, stream.columns.count
 
 
 def _keep_hardest(stream: Stream, below: float, share: float) -> None:
@@ -154,45 +178,51 @@ def _keep_hardest(stream: Stream, below: float, share: float) -> None:
 
     Source: online hard example mining, arXiv 1604.03540, as the field does it with pixels.
     """
-    chance = torch.full_like(stream.counts, math.inf)
-    for chunk in stream:
-        target = chunk.logits.gather(2, chunk.of(stream.labels)[..., None])[..., 0]
+    places = stream.rows.length * stream.columns.length
+    chance = stream.cells.new_full((*_shape(stream), places), math.inf)
+
+    def look(chunk: Chunk) -> None:
+        target = chunk.logits.gather(2, chunk.labels[..., None])[..., 0]
+        found = (target - chunk.logits.exp_().sum(2).log()).masked_fill_(chunk.counts == 0, math.inf)
         here = chance[chunk.where]
-        here.copy_((target - chunk.logits.exp_().sum(2).log()).view(here.shape))
-    valid = chance[stream.counts > 0]
+        here.copy_(found.view(here.shape))
+
+    stream.each(look)
+    valid = chance[chance < math.inf]
     if len(valid):
         least = valid.kthvalue(max(1, math.ceil(share * len(valid)))).values
-        stream.counts *= (chance <= least) | (chance.exp() < below)
+        stream.kept = (chance <= least) | (chance.exp() < below)
 
 
 def _dice(stream: Stream, gradient: Gradient | None) -> tuple[Tensor, Tensor]:
     """The loss, and the number of pixels; adds up the gradient."""
     classes = stream.cells.shape[-1]
-    common, found = stream.cells.new_zeros(2, classes)  # sums of p t and of p
-    for chunk in stream:
-        labels, counts = chunk.of(stream.labels)[..., None], chunk.of(stream.counts)
+
+    def look(chunk: Chunk) -> Tensor:
+        """Sums of p t, of p and of t of each class (3 K)."""
+        labels = chunk.labels[..., None]
         powers = chunk.logits.exp_()
-        powers *= (counts / powers.sum(2))[..., None]
-        found += powers.sum((0, 1))
-        # By way of a tensor as large as the chunk, so that the order of the sum is always the same.
-        common += torch.zeros_like(powers).scatter_(2, labels, powers.gather(2, labels)).sum((0, 1))
-    labels = torch.where(stream.counts > 0, stream.labels, classes).flatten()
-    true = torch.bincount(labels, minlength=classes + 1)[:classes].float()
+        powers *= (chunk.counts / powers.sum(2))[..., None]
+        # By way of tensors as large as the chunk, so that the order of the sums is always the same.
+        common = torch.zeros_like(powers).scatter_(2, labels, powers.gather(2, labels)).sum((0, 1))
+        true = torch.bincount(chunk.labels[chunk.counts > 0], minlength=classes)
+        return torch.stack([common, powers.sum((0, 1)), true])
+
+    common, found, true = _added(stream.each(look))
     occurs, whole = (true > 0).float(), found + true + 1
     occurs /= occurs.sum().clamp(min=1)
     if gradient is not None:
         by_common, by_found = -2 * occurs / whole, occurs * (2 * common + 1) / whole**2
-        for chunk in stream:
-            _add_dice(gradient, chunk, stream, by_common, by_found)
+        stream.each(lambda chunk: _add_dice(gradient, chunk, by_common, by_found))
     return (occurs * (1 - (2 * common + 1) / whole)).sum(), true.sum()
 
 
-def _add_dice(gradient: Gradient, chunk: Chunk, stream: Stream, by_common: Tensor, by_found: Tensor) -> None:
+def _add_dice(gradient: Gradient, chunk: Chunk, by_common: Tensor, by_found: Tensor) -> None:
     """Adds a chunk's gradient, from the loss's derivatives by the sums of p t and of p of each class (K)."""
-    labels, counts = chunk.of(stream.labels)[..., None], chunk.of(stream.counts)
+    labels = chunk.labels[..., None]
     powers = chunk.logits.exp_()
     total = powers.sum(2, keepdim=True)
     true = by_common[labels] * powers.gather(2, labels)  # n L 1
     mean = (powers @ by_found[:, None] + true) / total
     powers *= by_found - mean
-    gradient.add(chunk, counts / total[..., 0], powers.scatter_add_(2, labels, true))
+    gradient.add(chunk, chunk.counts / total[..., 0], powers.scatter_add_(2, labels, true))
