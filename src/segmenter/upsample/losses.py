@@ -10,7 +10,7 @@ from torch import Tensor
 from segmenter.upsample.cells import check, cuda_kernels
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
-from segmenter.upsample.stream import Chunk, Gradient, Stream
+from segmenter.upsample.stream import Gradient, Row, Stream
 from segmenter.upsample.threads import apart
 
 TINY = torch.finfo(torch.float32).tiny
@@ -135,32 +135,34 @@ def _cross_entropy(
         return pixels, true, true + whole * counts if even else true
 
     if kernels := cuda_kernels(weight.device):
-        labels, counts = stream.labels_of(*[slice(0, size) for size in _shape(stream)])
+        labels, counts = stream.places_of(*[slice(0, size) for size in stream.shape[:2]])
         pixels, true, every = targets(labels, counts)
         of_target, parts = (true, every, even * counts), gradient and gradient.parts
         loss = kernels.cross_entropy(stream.cells, stream.low, stream.geometry, labels, of_target, weight, parts)
         return loss, pixels.sum()
 
-    def of_chunk(chunk: Chunk) -> Tensor:
-        """The sums of a chunk."""
-        pixels, true, every = targets(chunk.labels, chunk.counts)
-        labels = chunk.labels[..., None]
-        target = chunk.logits.gather(2, labels)[..., 0]
-        loss = -(true * target).sum()
-        if even:
-            loss -= (even * chunk.counts * (chunk.logits @ weight)).sum()
-        powers = chunk.logits.exp_()
-        total = powers.sum(2)
-        loss += (every * total.log()).sum()
-        if gradient is not None:
-            share = true / every.clamp(min=TINY)  # of the true class in its pixel's target
-            powers.scatter_add_(2, labels, -(share * total)[..., None])
-            gradient.add(chunk, every / total, powers)
+    def of_row(row: Row) -> Tensor:
+        """The sums of a row of blocks."""
+        pixels, true, every = targets(row.labels, row.counts)
+        labels, rest, back = row.labels[..., None], even * row.counts, row.weights.mT
+        share = true / every.clamp(min=TINY)  # of the true class in its pixel's target
+        target, total, linear = pixels.new_zeros(3, *pixels.shape)
+        slopes = gradient and gradient.of_row(row)
+        for here, logits in row.chunks():
+            torch.gather(logits, 2, labels[here], out=target[here][..., None])
             if even:
-                gradient.add_same(chunk, -even * chunk.counts, weight)
-        return torch.stack([loss, pixels.sum()])
+                torch.matmul(logits, weight, out=linear[here])
+            powers = logits.exp_()
+            torch.sum(powers, 2, out=total[here])
+            if gradient is not None:
+                powers.scatter_add_(2, labels[here], -(share[here] * total[here])[..., None])
+                torch.bmm(back[here] * (every[here] / total[here])[:, None], powers, out=slopes[here])
+        if even and gradient is not None:
+            slopes -= (back @ rest[..., None]) * weight
+        loss = every * total.log() - true * target - rest * linear
+        return torch.stack([loss.sum(), pixels.sum()])
 
-    return _added(stream.each(of_chunk)).unbind()
+    return _added(stream.each_row(of_row)).unbind()
 
 
 def _added(sums: list[Tensor]) -> Tensor:
@@ -168,26 +170,21 @@ def _added(sums: list[Tensor]) -> Tensor:
     return torch.stack(sums).double().sum(0).float()
 
 
-def _shape(stream: Stream) -> tuple[int, int, int]:
-    """Images, rows of blocks, and blocks in each."""
-    return len(stream.cells), stream.rows.count, stream.columns.count
-
-
 def _keep_hardest(stream: Stream, below: float, share: float) -> None:
     """Lets those pixels count no more that are neither hard nor among the share of the hardest.
 
     Source: online hard example mining, arXiv 1604.03540, as the field does it with pixels.
     """
-    places = stream.rows.length * stream.columns.length
-    chance = stream.cells.new_full((*_shape(stream), places), math.inf)
+    chance = stream.cells.new_empty(stream.shape)
 
-    def look(chunk: Chunk) -> None:
-        target = chunk.logits.gather(2, chunk.labels[..., None])[..., 0]
-        found = (target - chunk.logits.exp_().sum(2).log()).masked_fill_(chunk.counts == 0, math.inf)
-        here = chance[chunk.where]
-        here.copy_(found.view(here.shape))
+    def look(row: Row) -> None:
+        found = chance[row.where]
+        for here, logits in row.chunks():
+            target = logits.gather(2, row.labels[here][..., None])[..., 0]
+            found[here] = target - logits.exp_().sum(2).log()
+        found.masked_fill_(row.counts == 0, math.inf)
 
-    stream.each(look)
+    stream.each_row(look)
     valid = chance[chance < math.inf]
     if len(valid):
         least = valid.kthvalue(max(1, math.ceil(share * len(valid)))).values
@@ -198,31 +195,33 @@ def _dice(stream: Stream, gradient: Gradient | None) -> tuple[Tensor, Tensor]:
     """The loss, and the number of pixels; adds up the gradient."""
     classes = stream.cells.shape[-1]
 
-    def look(chunk: Chunk) -> Tensor:
+    def look(row: Row) -> Tensor:
         """Sums of p t, of p and of t of each class (3 K)."""
-        labels = chunk.labels[..., None]
-        powers = chunk.logits.exp_()
-        powers *= (chunk.counts / powers.sum(2))[..., None]
-        # By way of tensors as large as the chunk, so that the order of the sums is always the same.
-        common = torch.zeros_like(powers).scatter_(2, labels, powers.gather(2, labels)).sum((0, 1))
-        true = torch.bincount(chunk.labels[chunk.counts > 0], minlength=classes)
-        return torch.stack([common, powers.sum((0, 1)), true])
+        found, common = stream.cells.new_zeros(2, classes)
+        for here, logits in row.chunks():
+            labels, powers = row.labels[here][..., None], logits.exp_()
+            share = row.counts[here] / powers.sum(2)
+            found += share.flatten() @ powers.flatten(0, 1)
+            common.scatter_add_(0, labels.flatten(), (powers.gather(2, labels)[..., 0] * share).flatten())
+        true = torch.bincount(row.labels[row.counts > 0], minlength=classes)
+        return torch.stack([common, found, true])
 
-    common, found, true = _added(stream.each(look))
+    common, found, true = _added(stream.each_row(look))
     occurs, whole = (true > 0).float(), found + true + 1
     occurs /= occurs.sum().clamp(min=1)
     if gradient is not None:
         by_common, by_found = -2 * occurs / whole, occurs * (2 * common + 1) / whole**2
-        stream.each(lambda chunk: _add_dice(gradient, chunk, by_common, by_found))
+        stream.each_row(lambda row: _add_dice(gradient.of_row(row), row, by_common, by_found))
     return (occurs * (1 - (2 * common + 1) / whole)).sum(), true.sum()
 
 
-def _add_dice(gradient: Gradient, chunk: Chunk, by_common: Tensor, by_found: Tensor) -> None:
-    """Adds a chunk's gradient, from the loss's derivatives by the sums of p t and of p of each class (K)."""
-    labels = chunk.labels[..., None]
-    powers = chunk.logits.exp_()
-    total = powers.sum(2, keepdim=True)
-    true = by_common[labels] * powers.gather(2, labels)  # n L 1
-    mean = (powers @ by_found[:, None] + true) / total
-    powers *= by_found - mean
-    gradient.add(chunk, chunk.counts / total[..., 0], powers.scatter_add_(2, labels, true))
+def _add_dice(slopes: Tensor, row: Row, by_common: Tensor, by_found: Tensor) -> None:
+    """Writes a row's gradient, from the loss's derivatives by the sums of p t and of p of each class (K)."""
+    for here, logits in row.chunks():
+        labels, powers = row.labels[here][..., None], logits.exp_()
+        total = powers.sum(2, keepdim=True)
+        true = by_common[labels] * powers.gather(2, labels)  # blocks L 1
+        mean = (powers @ by_found[:, None] + true) / total
+        powers *= by_found - mean
+        powers.scatter_add_(2, labels, true)
+        torch.bmm(row.weights[here].mT * (row.counts[here][..., None] / total).mT, powers, out=slopes[here])

@@ -5,10 +5,10 @@ probability: each cell's largest logit is taken from it once, and no pixel needs
 the pixels goes back to the cells by the same weights, block by block, and what meets there is added in one order.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -20,25 +20,39 @@ from segmenter.upsample.cells import budget, cells_of, normalized
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.threads import each
 
-CHUNK = 2**18
-"""Pixel logits that a thread works on together: 1 MB, so that the next operation finds them in the cache."""
+CHUNK = 2**19
+"""Pixel logits that a thread works on together, 2 MB: the next operation finds most of them in the cache."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Neighbouring blocks in a row of blocks, of some images (n in all), each with L places."""
+class Row:
+    """A row of blocks of one image, n blocks of L places each."""
 
-    where: tuple[slice, int, slice]
-    """Images, row of blocks, and blocks in it."""
-    weights: Tensor
-    """Weights of a block's cells at its places (n L S*T)."""
-    logits: Tensor
-    """Logits at the places, less a shift common to all classes (n L K); the thread's next chunk overwrites them."""
+    where: tuple[int, int]
+    """Image, row of blocks."""
     labels: Tensor
     """Labels at the places (n L int64), 0 where they do not count."""
     counts: Tensor
     """1 where a place is a pixel whose label counts, or 0 (n L)."""
+    weights: Tensor
+    """Weights of a block's cells at its places (n L S*T)."""
+    cells: Tensor
+    """Logits of a block's cells (n S*T K)."""
+    bounded: bool
+    """No logit is far below zero."""
+    scratch: Tensor
+    """Memory of the thread for the logits at some blocks' places (blocks L K)."""
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Some blocks, and logits at their places (blocks L K) less a shift common to all classes, to overwrite."""
+        for first in range(0, len(self.labels), len(self.scratch)):
+            here = slice(first, min(first + len(self.scratch), len(self.labels)))
+            scratch = self.scratch[: here.stop - first]
+            logits = torch.bmm(self.weights[here], self.cells[here], out=scratch)
+            if not self.bounded:
+                logits -= logits.amax(2, keepdim=True)
+            yield here, logits
 
 
 class Stream:
@@ -54,60 +68,48 @@ class Stream:
         self._weights = [torch.from_numpy(blocks.weights).to(logits.device) for blocks in (self.rows, self.columns)]
         self._own = threading.local()
 
-    def labels_of(self, images: slice, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """Labels and counts, as those of a `Chunk`, of a rectangle of blocks (images blocks blocks L)."""
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Images, rows of blocks, blocks in each, and places of a block."""
+        return len(self.cells), self.rows.count, self.columns.count, self.rows.length * self.columns.length
+
+    def places_of(self, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        """Labels and counts, as those of a `Row`, of some rows of blocks (images blocks blocks L)."""
         labels = self.labels[images]
-        for dim, blocks, some in ((1, self.rows, rows), (2, self.columns, columns)):
-            pixels = blocks.pixels(some)
+        for dim, blocks, some in ((1, self.rows, rows), (2, self.columns, slice(0, self.columns.count))):
+            pixels, size = blocks.pixels(some), (some.stop - some.start) * blocks.length
             labels = labels[(slice(None),) * dim + (pixels,)]
-            places = blocks.places[pixels] - some.start * blocks.length
-            if len(places) < (some.stop - some.start) * blocks.length:  # a place without a pixel is ignored
-                shape = list(labels.shape)
-                shape[dim] = (some.stop - some.start) * blocks.length
-                where = torch.from_numpy(places).to(labels.device)
-                labels = labels.new_full(shape, self.ignore).index_copy_(dim, where, labels)
+            if labels.shape[dim] < size:  # a place without a pixel is ignored
+                places = torch.from_numpy(blocks.places[pixels] - some.start * blocks.length).to(labels.device)
+                shape = (*labels.shape[:dim], size, *labels.shape[dim + 1 :])
+                labels = labels.new_full(shape, self.ignore).index_copy_(dim, places, labels)
         labels = labels.unflatten(2, (-1, self.columns.length)).unflatten(1, (-1, self.rows.length))
         labels = labels.transpose(2, 3).flatten(3).long()
         counts = labels != self.ignore
         if self.kept is not None:
-            counts &= self.kept[images, rows, columns]
+            counts &= self.kept[images, rows]
         return labels.masked_fill(~counts, 0), counts.float()
 
-    def each(self, function: Callable[[Chunk], Result]) -> list[Result]:
-        """What a function makes of each chunk, in their order; threads share them."""
-        return each(lambda where: function(self._chunk(*where)), self._places())
+    def each_row(self, function: Callable[[Row], Result]) -> list[Result]:
+        """What a function makes of each row of blocks of each image, in their order; threads share them."""
+        return each(lambda where: function(self._row(*where)), product(range(len(self.cells)), range(self.rows.count)))
 
-    def _places(self) -> Iterator[tuple[slice, int, slice]]:
-        """`where` of all chunks."""
-        block = self.rows.length * self.columns.length * self.cells.shape[-1]
-        most = max(1, budget(CHUNK, self.cells.device) // block)  # blocks
-        images = max(1, most // self.columns.count)
-        for image in range(0, len(self.cells), images):
-            for row in range(self.rows.count):
-                for first in range(0, self.columns.count, most):
-                    some = slice(image, min(image + images, len(self.cells)))
-                    yield some, row, slice(first, min(first + most, self.columns.count))
-
-    def _chunk(self, images: slice, row: int, blocks: slice) -> Chunk:
+    def _row(self, image: int, row: int) -> Row:
+        labels, counts = (found[0, 0] for found in self.places_of(slice(image, image + 1), slice(row, row + 1)))
         down, along = self._weights
-        down, along = down[row if len(down) > 1 else 0], along[blocks] if len(along) > 1 else along
-        weights = torch.einsum("ps,bqt->bpqst", down, along).flatten(3).flatten(1, 2)  # blocks or 1, L S*T
-        lines = self.cells[images, self.rows.cells[row] - self.low]  # b S columns K
-        cells = lines[:, :, self.columns.cells[blocks]].transpose(1, 2).flatten(2, 3).flatten(0, 1)  # n S*T K
-        weights = weights.expand(len(lines), blocks.stop - blocks.start, -1, -1).flatten(0, 1)
-        size = (len(weights), weights.shape[1], cells.shape[2])
-        logits = torch.bmm(weights, cells, out=self._scratch(math.prod(size)).view(size))
-        if not self.bounded:
-            logits -= logits.amax(2, keepdim=True)
-        labels, counts = (some[:, 0].flatten(0, 1) for some in self.labels_of(images, slice(row, row + 1), blocks))
-        return Chunk((images, row, blocks), weights, logits, labels, counts)
+        weights = torch.einsum("ps,bqt->bpqst", down[row if len(down) > 1 else 0], along).flatten(3).flatten(1, 2)
+        lines = self.cells[image, self.rows.cells[row] - self.low]  # S columns K
+        cells = lines[:, self.columns.cells].transpose(0, 1).flatten(1, 2)  # n S*T K
+        weights = weights.expand(len(cells), -1, -1)
+        return Row((image, row), labels, counts, weights, cells, self.bounded, self._scratch())
 
-    def _scratch(self, elements: int) -> Tensor:
-        """Memory that belongs to the thread."""
-        scratch = getattr(self._own, "scratch", None)
-        if scratch is None or len(scratch) < elements:
-            scratch = self._own.scratch = self.cells.new_empty(elements)
-        return scratch[:elements]
+    def _scratch(self) -> Tensor:
+        """Logits at the places of blocks, memory that belongs to the thread."""
+        if not hasattr(self._own, "scratch"):
+            places, classes = self.shape[3], self.cells.shape[-1]
+            blocks = min(max(1, budget(CHUNK, self.cells.device) // (places * classes)), self.columns.count)
+            self._own.scratch = self.cells.new_empty(blocks, places, classes)
+        return self._own.scratch
 
 
 class Gradient:
@@ -118,15 +120,9 @@ class Gradient:
         shape = (len(stream.cells), rows.count, columns.count, rows.size, columns.size, stream.cells.shape[-1])
         self.parts = stream.cells.new_empty(shape)  # B blocks blocks S T K
 
-    def add(self, chunk: Chunk, factors: Tensor, slopes: Tensor) -> None:
-        """Takes the gradient of a chunk's logits: slopes (n L K) times a factor at each place (n L)."""
-        parts = self.parts[chunk.where]
-        parts.copy_(((chunk.weights.mT * factors[:, None]) @ slopes).view(parts.shape))
-
-    def add_same(self, chunk: Chunk, factors: Tensor, slopes: Tensor) -> None:
-        """Adds slopes (K) that are the same at all of a chunk's places, times a factor at each (n L)."""
-        parts = self.parts[chunk.where]
-        parts += (chunk.weights.mT @ factors[..., None] * slopes).view(parts.shape)
+    def of_row(self, row: Row) -> Tensor:
+        """The gradient of a row's cells (n S*T K), to be written."""
+        return self.parts[row.where].flatten(1, 2)
 
     def of_logits(self) -> Tensor:
         """The gradient of the logits (B*windows K h w)."""
