@@ -14,7 +14,7 @@ import torch
 
 import segmenter
 from segmenter.config import Data
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.evaluation.metrics import Scores
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,7 +48,7 @@ def draw_curve(stages: list[Path], file: Path) -> None:
 
 def score(run: Path, data: Data, split: str) -> Scores:
     """Single-scale scores of a run's best model."""
-    return segmenter.evaluate(segmenter.load(run), open_data(data).split(split), workers=1)
+    return segmenter.evaluate(segmenter.load(run), open_labels(data).split(split), workers=1)
 
 
 def table(val: Scores, test: Scores) -> list[str]:

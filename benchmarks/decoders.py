@@ -23,7 +23,7 @@ from benchmarks.measuring import markdown, write_between
 from segmenter import recipes, upsample
 from segmenter.config import Recipe
 from segmenter.cost.measuring import PeakMemory, counted_flops
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.model.segmenter import Segmenter
 from segmenter.training.loop import train
 
@@ -48,7 +48,7 @@ def score(decoder: str, updates: int, seed: int, out: Path) -> float:
     settings = recipe(decoder, updates, seed)
     if not (run / "model.safetensors").exists():
         train(settings, run)
-    return segmenter.evaluate(segmenter.load(run), open_data(settings.data).split("test")).mean_iou
+    return segmenter.evaluate(segmenter.load(run), open_labels(settings.data).split("test")).mean_iou
 
 
 def peak_memory(decoder: str) -> float:
@@ -62,7 +62,7 @@ def print_peak_memory(decoder: str) -> None:
     memory = PeakMemory(torch.device("cpu"))
     memory.start()
     settings = recipe(decoder, 3, 0)
-    model = Segmenter(settings, open_data(settings.data).classes).train()
+    model = Segmenter(settings, open_labels(settings.data).classes).train()
     images = torch.randn(BATCH, 3, *settings.augment.crop)
     labels = torch.randint(0, len(model.classes), (BATCH, *settings.augment.crop))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)

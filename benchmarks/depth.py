@@ -21,7 +21,8 @@ import segmenter
 from benchmarks.measuring import RESULTS as FOLDER
 from benchmarks.measuring import markdown, write_between
 from segmenter import recipes
-from segmenter.data.depth_data import DepthSample, open_depth
+from segmenter.data.depth_data import open_depth
+from segmenter.data.samples import Sample
 from segmenter.evaluation.depth_metrics import DepthScores, image_sums
 from segmenter.training.loop import train
 
@@ -41,10 +42,10 @@ def trained(name: str, updates: int, seed: int, out: Path, start: str = "") -> t
     return 0.0, run
 
 
-def mean_map_scores(train: Sequence[DepthSample], test: Sequence[DepthSample], max_depth: float) -> DepthScores:
+def mean_map_scores(train: Sequence[Sample], test: Sequence[Sample], max_depth: float) -> DepthScores:
     """Scores of always predicting the mean inverse depth map of `train`, aligned to each image of `test`."""
-    mean = np.mean([sample.inverse_depth() for sample in train], 0)
-    sums = sum(image_sums(mean, sample.inverse_depth(), "least_squares", max_depth) for sample in test)
+    mean = np.mean([sample.target() for sample in train], 0)
+    sums = sum(image_sums(mean, sample.target(), "least_squares", max_depth) for sample in test)
     return DepthScores(sums, "least_squares")
 
 

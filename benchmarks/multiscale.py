@@ -7,6 +7,7 @@ The image is cut to 512 x 683 pixels; 12 passes, in windows.
 
 import statistics
 import sys
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,15 +25,16 @@ SIZE = (512, 683)
 def rows(model: Segmenter, image: np.ndarray, rounds: int) -> tuple[list[Row], str]:
     """The table, and what has to be said with it."""
     size = image.shape[:2]
-    ours, theirs = many_passes(model, image, native=True), plain.network(model, image)
+    settings = replace(model.recipe.inference, native=True)
+    ours, theirs = many_passes(model, image, settings), plain.network(model, image)
     same = (upsample.labels_of_mean(ours) == plain.labels_of_passes(theirs, size)).float().mean().item()
     seconds = in_turn(
         {
-            "ours": lambda: upsample.labels_of_mean(many_passes(model, image, native=True)),
+            "ours": lambda: upsample.labels_of_mean(many_passes(model, image, settings)),
             "theirs": lambda: plain.labels_of_passes(plain.network(model, image), size),
             "our pixels": lambda: upsample.labels_of_mean(ours),
             "their pixels": lambda: plain.labels_of_passes(theirs, size),
-            "network": lambda: many_passes(model, image, native=True),
+            "network": lambda: many_passes(model, image, settings),
         },
         rounds,
     )

@@ -80,11 +80,11 @@ Pass = tuple[list[Tensor], upsample.Geometry, bool]
 @torch.inference_mode()
 def network(model: Segmenter, image: np.ndarray) -> list[Pass]:
     """An image (H W 3 uint8) at six scales, straight and mirrored, to the logits of every window."""
-    passes, batch = [], model.recipe.inference.batch
+    passes, settings = [], model.recipe.inference
     for small in at_scales(image, model.recipe.augment, native=True):
         for mirrored in (False, True):
-            crops, geometry = windows_of(model, small.flip(-1) if mirrored else small)
-            parts = [torch.stack(crops[start : start + batch]) for start in range(0, len(crops), batch)]
+            crops, geometry = windows_of(model, small.flip(-1) if mirrored else small, settings)
+            parts = [torch.stack(crops[i : i + settings.batch]) for i in range(0, len(crops), settings.batch)]
             passes.append(([one for part in parts for one in model(model.normalize(part))], geometry, mirrored))
     return passes
 

@@ -1,4 +1,7 @@
-"""Proves that every module imports from its own folder or a lower floor, in no circles, and without torch."""
+"""Proves that every module imports from its own folder or a lower floor, in no circles, and without torch.
+
+Imports for type checkers alone count like all others.
+"""
 
 import ast
 import subprocess
@@ -48,16 +51,10 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
-def is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def imports(node: ast.AST, types: bool) -> list[str]:
-    """Full dotted names that are imported below a node, in functions too; `types`: and for type checkers."""
+def imports(node: ast.AST) -> list[str]:
+    """Full dotted names that are imported below a node, in functions and for type checkers too."""
     found = []
     for child in ast.iter_child_nodes(node):
-        if is_for_types_only(child) and not types:
-            continue
         if isinstance(child, ast.Import):
             found += [alias.name for alias in child.names]
         elif isinstance(child, ast.ImportFrom):
@@ -65,7 +62,7 @@ def imports(node: ast.AST, types: bool) -> list[str]:
             # What is imported may be a module or a name in one: `own` tells them apart.
             found += [f"{child.module}.{alias.name}" for alias in child.names]
         else:
-            found += imports(child, types)
+            found += imports(child)
     return found
 
 
@@ -80,10 +77,10 @@ def own(full: str) -> str | None:
 
 
 @cache
-def edges(types: bool) -> dict[str, set[str]]:
+def edges() -> dict[str, set[str]]:
     """Modules of this package that each one imports."""
     return {
-        name: {module for full in imports(tree, types) if (module := own(full)) and module != name}
+        name: {module for full in imports(tree) if (module := own(full)) and module != name}
         for name, tree in TREES.items()
     }
 
@@ -101,13 +98,13 @@ def test_imports_come_from_the_same_folder_or_a_lower_floor(module):
     if module == "__init__":  # names where the public things live, and imports them on use
         return
     here = folder(module)
-    for imported in edges(types=True)[module]:
+    for imported in edges()[module]:
         there = folder(imported)
         assert there == here or FLOOR[there] < FLOOR[here], f"{module} imports {imported}"
 
 
 def test_no_imports_go_round():
-    graph = {name: found for name, found in edges(types=False).items() if name not in PROGRAMS}
+    graph = {name: found for name, found in edges().items() if name not in PROGRAMS}
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
@@ -122,16 +119,19 @@ def test_no_imports_go_round():
         visit(module, ())
 
 
+def test_files_of_one_name_are_the_same_thing_on_several_floors():
+    files = [path.stem for path in MODULES.values() if path.stem != "__init__"]
+    assert {name for name in files if files.count(name) > 1} <= {"depth", "labels", "tasks"}
+
+
 def test_only_one_module_imports_timm():
-    importers = {
-        name for name, tree in TREES.items() for full in imports(tree, True) if full.partition(".")[0] == "timm"
-    }
+    importers = {name for name, tree in TREES.items() for full in imports(tree) if full.partition(".")[0] == "timm"}
     assert importers == {"model.timm_models"}
 
 
 def test_only_the_guard_imports_torchvision():
     importers = {
-        name for name, tree in TREES.items() for full in imports(tree, True) if full.partition(".")[0] == "torchvision"
+        name for name, tree in TREES.items() for full in imports(tree) if full.partition(".")[0] == "torchvision"
     }
     assert importers == {"torchvision_guard"}
 

@@ -7,23 +7,43 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
+    from segmenter.inspection.attention import attention
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
+    from segmenter.training.starting import resume, train
     from segmenter.views.overlay import overlay
 
 _HOMES = {
     "UserError": "segmenter.errors",
+    "attention": "segmenter.inspection.attention",
+    "check": "segmenter.data.tasks",
     "create": "segmenter.model.segmenter",
     "evaluate": "segmenter.evaluation.evaluate",
     "load": "segmenter.published.loading",
+    "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
+    "resume": "segmenter.training.starting",
+    "train": "segmenter.training.starting",
 }
 
-__all__ = ["UserError", "create", "evaluate", "load", "overlay", "predict"]
+__all__ = [
+    "UserError",
+    "attention",
+    "check",
+    "create",
+    "evaluate",
+    "load",
+    "open_data",
+    "overlay",
+    "predict",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str):

@@ -68,14 +68,11 @@ def check(
         depth_scale: Number in a depth map that means one metre; 0: not stated (floats are metres).
         depth_kind: What depth maps hold: depth, or inverse depth (disparity).
     """
-    from segmenter.data.check import check_data
-    from segmenter.data.check_depth import check_depth
-    from segmenter.data.depth_data import open_depth
-    from segmenter.data.layouts import open_data
+    from segmenter.data.tasks import TASKS
 
     settings = Data(root=data, layout=layout, classes=classes, map=map, depth_scale=depth_scale, depth_kind=depth_kind)
-    found = open_depth(settings) if task == "depth" else open_data(settings)
-    report = check_depth(found, settings) if task == "depth" else check_data(found)
+    found = TASKS[task].open(settings)
+    report = TASKS[task].check(found)
     print(f"{found.source}\n\n{report.table()}\n")
     for text in report.warnings:
         print(f"warning: {text}")
@@ -96,8 +93,9 @@ def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
 
 
 def _finished(recipe: Recipe, best: float, run: Path) -> str:
-    metric = {"labels": "mIoU", "depth": "delta1"}[recipe.task]
-    return f"best val {metric} {best:.4f}; the model is {run}"
+    from segmenter.training.objective import OBJECTIVES
+
+    return f"best val {OBJECTIVES[recipe.task].title} {best:.4f}; the model is {run}"
 
 
 def evaluate(
@@ -135,13 +133,16 @@ def evaluate(
         workers: Processes that load images.
         json: Print JSON instead of a table.
     """
-    from segmenter.evaluation.evaluate import evaluate_folder
+    from segmenter.evaluation.evaluate import evaluate
+    from segmenter.inference.presets import settings as seen_as
+    from segmenter.published.loading import load
 
-    network = _network(model, preset)
+    network = load(model)
+    inference = seen_as(preset, network.recipe) if preset else None
     known = network.recipe.data
     scale, kind = depth_scale or known.depth_scale, depth_kind or known.depth_kind
     settings = Data(root=data, layout=layout, classes=classes, map=map, depth_scale=scale, depth_kind=kind)
-    scores = evaluate_folder(network, settings, split, multiscale, native, workers, alignment)
+    scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers)
     print(as_json(scores.to_dict()) if json else scores.table())
 
 
@@ -169,9 +170,13 @@ def predict(
         format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
         json: Print the files written as JSON.
     """
+    from segmenter.inference.presets import settings
+    from segmenter.published.loading import load
     from segmenter.views.pictures import predict_files, told
 
-    written = predict_files(_network(model, preset), images, out, multiscale, native, overlays, format)
+    network = load(model)
+    inference = settings(preset, network.recipe) if preset else None
+    written = predict_files(network, images, out, multiscale, native, overlays, format, inference)
     print(as_json(written) if json else told(written, out, overlays))
 
 
@@ -207,14 +212,6 @@ def benchmark(
     chosen = {name: ways[name] for name in only or ways}
     report = benchmark(load(model).to(device_of(device)), chosen, image, size, batch, seconds)
     print(as_json(report.to_dict()) if json else report.table())
-
-
-def _network(model: Path, preset: Preset | None):
-    """The model to use, looking at images as its recipe says or as a published command does."""
-    from segmenter.inference.presets import with_preset
-    from segmenter.published.loading import load
-
-    return with_preset(load(model), preset) if preset else load(model)
 
 
 def prepare(

@@ -6,8 +6,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from segmenter import atomic, recipes
-from segmenter.data.layouts import open_data
 from segmenter.data.scenes.scene import render
+from segmenter.data.tasks import TASKS
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
 from segmenter.published.loading import load
@@ -27,7 +27,7 @@ def demo(out: Path) -> Scores:
     recipe = recipes.read("demo")
     train(recipe, out / "run")
     model = load(out / "run")
-    test = open_data(recipe.data).split("test")
+    test = TASKS[recipe.task].open(recipe.data).split("test")
     scores = evaluate(model, test, workers=recipe.train.workers)
     photos = out / "scenes"
     for sample in tqdm(test[:PICTURES], desc="draw", unit="image"):

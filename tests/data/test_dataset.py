@@ -3,6 +3,7 @@
 import itertools
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from segmenter import config
 from segmenter.data.classes import Classes, default_colors
-from segmenter.data.dataset import EndlessSampler, TrainingSamples, read_image, read_mask
-from segmenter.data.files import image_size
-from segmenter.data.layouts import FileSample
+from segmenter.data.dataset import EndlessSampler, TrainingSamples
+from segmenter.data.files import image_size, read_image, read_mask
+from segmenter.data.samples import FileSample
 from segmenter.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -219,7 +220,7 @@ def samples(tmp_path: Path, count: int = 3) -> list[FileSample]:
             saved(tmp_path, Image.fromarray(image), f"i{i}.png"),
             saved(tmp_path, Image.fromarray(labels), f"m{i}.png"),
         )
-        found.append(FileSample(f"s{i}", *paths, CLASSES))
+        found.append(FileSample(f"s{i}", *paths, partial(read_mask, classes=CLASSES)))
     return found
 
 
@@ -234,20 +235,20 @@ def test_a_sample_is_padded_and_tells_its_content(tmp_path):
         height, width = item["content"].tolist()
         assert item["image"].dtype == torch.uint8
         assert item["image"].shape == (3, 32, 40)
-        assert item["labels"].dtype == torch.int64
-        assert item["labels"].shape == (32, 40)
+        assert item["target"].dtype == torch.int64
+        assert item["target"].shape == (32, 40)
         assert item["name"] == f"s{draw % 3}"
         outside = torch.ones(32, 40, dtype=torch.bool)
         outside[:height, :width] = False
-        assert (item["labels"][outside] == 255).all()
+        assert (item["target"][outside] == 255).all()
         assert (item["image"][:, outside] == 0).all()
-        assert (item["labels"][~outside] < 4).all()
+        assert (item["target"][~outside] < 4).all()
         padded |= bool(outside.any())
     assert padded
 
 
 def same(a: dict, b: dict) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in ("image", "labels", "content")) and a["name"] == b["name"]
+    return all(torch.equal(a[key], b[key]) for key in ("image", "target", "content")) and a["name"] == b["name"]
 
 
 def test_a_draw_is_the_same_at_any_time_and_others_differ(tmp_path):
@@ -287,7 +288,9 @@ def test_more_than_255_classes(tmp_path):
     values = np.full((20, 30), 299, np.uint16)
     values[:10] = 65535
     image = saved(tmp_path, Image.new("RGB", (30, 20)), "i.png")
-    sample = FileSample("s", image, saved(tmp_path, Image.fromarray(values), "m.png"), classes)
+    sample = FileSample(
+        "s", image, saved(tmp_path, Image.fromarray(values), "m.png"), partial(read_mask, classes=classes)
+    )
     settings = config.Augment(short_side=24, crop=(64, 64))
-    labels = TrainingSamples([sample], settings, 0)[0, 0]["labels"]
+    labels = TrainingSamples([sample], settings, 0)[0, 0]["target"]
     assert set(labels.unique().tolist()) == {299, 65535}

@@ -12,9 +12,9 @@ from skimage import data as pictures
 from segmenter import config
 from segmenter.data.check_depth import DepthReport, check_depth
 from segmenter.data.dataset import TrainingSamples
-from segmenter.data.depth_data import DepthFile, open_depth
+from segmenter.data.depth_data import open_depth
 from segmenter.data.depth_files import read_inverse_depth
-from segmenter.data.layouts import DataSet
+from segmenter.data.samples import DataSet, FileSample
 from segmenter.data.scenes.scene import NAMES, render
 from segmenter.data.transforms import augment, pad
 from segmenter.errors import UserError
@@ -159,7 +159,7 @@ def test_folders_are_found_and_paired(root):
         "train": ["a", "b"], "val": ["c"], "test": ["d"],
     }  # fmt: skip
     assert found.source == f"{root}: train 2, val 1, test 1 images with depth maps"
-    np.testing.assert_allclose(found.split("val")[0].inverse_depth(), 1 / METRES, rtol=1e-6)
+    np.testing.assert_allclose(found.split("val")[0].target(), 1 / METRES, rtol=1e-6)
     assert found.classes.names == ("depth",)
 
 
@@ -170,7 +170,7 @@ def test_flat_folders_and_disparity(tmp_path):
         np.save(tmp_path / "disparity" / f"{name}.npy", METRES)
     found = open_depth(settings(tmp_path, depth_kind="inverse"))
     assert sum(map(len, found.splits.values())) == 8
-    np.testing.assert_allclose(found.split("train")[0].inverse_depth(), METRES)
+    np.testing.assert_allclose(found.split("train")[0].target(), METRES)
 
 
 def test_what_does_not_pair_up(root, tmp_path):
@@ -195,7 +195,7 @@ def test_test_images_without_depth_can_be_opened_but_not_scored(root):
     found = open_depth(settings(root, depth_scale=1000))
     assert found.labelled_split() == "val"
     with pytest.raises(UserError, match="has no depth map: it can be predicted, but not learnt from or scored"):
-        found.split("test")[0].inverse_depth()
+        found.split("test")[0].target()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_scenes_have_depth_and_a_sky_that_is_infinitely_far():
     assert [len(found.splits[split]) for split in ("train", "val", "test")] == [3000, 100, 200]
     sample = found.split("test")[0]
     scene = render(sample.seed, sample.index, (96, 128))
-    inverse, sky = sample.inverse_depth(), scene.labels == NAMES.index("sky")
+    inverse, sky = sample.target(), scene.labels == NAMES.index("sky")
     assert sky.any()
     assert (inverse[sky] == 0).all()
     np.testing.assert_allclose(1 / inverse[~sky], scene.depth[~sky], rtol=1e-6)
@@ -253,12 +253,12 @@ def test_training_samples_of_depth(root):
     samples = open_depth(settings(root, depth_scale=1000)).split("train")
     recipe = config.Augment(short_side=2, crop=(4, 4), scale=(1.0, 1.0), flip=0.0, distortion=False)
     item = TrainingSamples(samples, recipe, 0, "depth")[0, 0]
-    assert item.keys() == {"image", "depth", "content", "name"}
+    assert item.keys() == {"image", "target", "content", "name"}
     assert item["content"].tolist() == [2, 3]
-    assert item["depth"].dtype == torch.float32
-    np.testing.assert_allclose(item["depth"][:2, :3], 1 / METRES, rtol=1e-6)
-    assert item["depth"][2:].isnan().all()
-    assert item["depth"][:, 3:].isnan().all()
+    assert item["target"].dtype == torch.float32
+    np.testing.assert_allclose(item["target"][:2, :3], 1 / METRES, rtol=1e-6)
+    assert item["target"][2:].isnan().all()
+    assert item["target"][:, 3:].isnan().all()
 
 
 def test_padding_is_no_measurement():
@@ -276,7 +276,7 @@ def texts(report: DepthReport, severity: str) -> list[str]:
 
 def checked(root: Path, **data) -> DepthReport:
     chosen = settings(root, **({"depth_scale": 1000} | data))
-    return check_depth(open_depth(chosen), chosen)
+    return check_depth(open_depth(chosen))
 
 
 def test_clean_depth_has_no_findings_and_its_range_is_told(root):
@@ -331,7 +331,7 @@ def test_generated_scenes_are_sampled():
     chosen = settings("scenes")
     found = open_depth(chosen)
     few = DataSet(found.classes, {"val": found.split("val")}, "")
-    report = check_depth(few, chosen)
+    report = check_depth(few)
     assert report.findings == []
     assert report.ranges["val"].maps == 30
     assert report.ranges["val"].measured == 1
@@ -350,13 +350,13 @@ def test_the_motorcycle_is_read_with_its_gaps(tmp_path):
     chosen = settings(tmp_path, depth_kind="inverse")
     found = open_depth(chosen)
     (sample,) = found.split("train")
-    assert isinstance(sample, DepthFile)
-    inverse = sample.inverse_depth()
+    assert isinstance(sample, FileSample)
+    inverse = sample.target()
     assert inverse.shape == (500, 741) == left.shape[:2]
     gaps = ~np.isfinite(disparity)
     assert 0.07 < gaps.mean() < 0.08
     assert np.array_equal(np.isnan(inverse), gaps)
     assert np.array_equal(inverse[~gaps], disparity[~gaps])
-    report = check_depth(found, chosen)
+    report = check_depth(found)
     assert report.findings == []
     assert report.ranges["train"].measured == pytest.approx(1 - gaps.mean())

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from segmenter import config
-from segmenter.data.layouts import SCENE_COUNTS, DataSet, open_data
+from segmenter.data.layouts import open_labels
+from segmenter.data.samples import SCENE_COUNTS, DataSet
 from segmenter.errors import UserError
 
 MASK = np.array([[0, 1], [1, 255], [0, 0]], np.uint8)  # 3 x 2
@@ -33,7 +34,7 @@ def flat(root: Path, names: list[str], suffix: str = ".png"):
 
 
 def opened(root: Path, **settings) -> DataSet:
-    return open_data(config.Data(root=str(root), **settings))
+    return open_labels(config.Data(root=str(root), **settings))
 
 
 def refused(root: Path | str, **settings) -> str:
@@ -59,7 +60,7 @@ def test_split_folders(tmp_path, images, masks, val):
     assert names(data) == {"train": ["a"], "val": ["b"], "test": ["c"]}
     sample = data.split("val")[0]
     assert sample.image().shape == (3, 2, 3)
-    np.testing.assert_array_equal(sample.labels(), MASK)
+    np.testing.assert_array_equal(sample.target(), MASK)
     assert data.classes.names == ("class 0", "class 1")
     assert "train 1, val 1, test 1 images; 2 classes as the masks' values show (no classes.yaml)" in data.source
 
@@ -123,17 +124,17 @@ def test_camvid_is_recognised_and_its_value_11_ignored(tmp_path):
     assert data.classes.names[0] == "sky"
     assert data.classes.names[10] == "bicyclist"
     assert len(data.classes) == 11
-    assert data.split("train")[0].labels().tolist() == [[0, 10], [255, 3], [1, 2]]
+    assert data.split("train")[0].target().tolist() == [[0, 10], [255, 3], [1, 2]]
     assert "CamVid" in data.source
 
 
 def test_generated_scenes():
-    data = open_data(config.Data(root="scenes"))
+    data = open_labels(config.Data(root="scenes"))
     assert {split: len(samples) for split, samples in data.splits.items()} == SCENE_COUNTS
     first, other = data.split("train")[0], data.split("val")[0]
     assert first.image().shape == (96, 128, 3)
-    assert first.labels().shape == (96, 128)
-    assert first.labels().max() < len(data.classes)
+    assert first.target().shape == (96, 128)
+    assert first.target().max() < len(data.classes)
     assert (first.image() != other.image()).any()
     assert "generated scenes (96 x 128): train 3000, val 100, test 200 images" in data.source
 
@@ -151,8 +152,8 @@ def test_classes_of_the_root_or_the_setting_and_the_map(tmp_path):
     (tmp_path / "other.yaml").write_text("classes: [x, y]")
     data = opened(tmp_path, classes=str(tmp_path / "other.yaml"), map=("1:0",))
     assert data.classes.names == ("x", "y")
-    assert data.split("train")[0].labels().max() == 255
-    assert 1 not in data.split("train")[0].labels()
+    assert data.split("train")[0].target().max() == 255
+    assert 1 not in data.split("train")[0].target()
 
 
 def test_colours_of_palette_masks_are_taken_over(tmp_path):
@@ -176,7 +177,7 @@ def test_values_with_gaps_answer_with_the_file_to_write(tmp_path):
         "map: {1: 0, 2: 1, 5: 2}"
     )
     (tmp_path / "classes.yaml").write_text(text.partition(":\n")[2])  # what it says works
-    assert opened(tmp_path).split("train")[0].labels().tolist() == [[0, 1, 2, 255]]
+    assert opened(tmp_path).split("train")[0].target().tolist() == [[0, 1, 2, 255]]
 
 
 def test_masks_of_0_and_255_answer_with_the_file_to_write(tmp_path):
@@ -184,13 +185,13 @@ def test_masks_of_0_and_255_answer_with_the_file_to_write(tmp_path):
     text = refused(tmp_path)
     assert text.startswith("the masks hold only 0 and 255, and 255 means ignore; if 255 is the object, write ")
     (tmp_path / "classes.yaml").write_text(text.partition(":\n")[2])
-    assert opened(tmp_path).split("train")[0].labels().tolist() == [[0, 1]]
+    assert opened(tmp_path).split("train")[0].target().tolist() == [[0, 1]]
 
 
 def test_a_map_fills_the_gaps_without_a_file(tmp_path):
     one_mask(tmp_path, [0, 255])
     data = opened(tmp_path, map=("255:1",))
-    assert data.split("train")[0].labels().tolist() == [[0, 1]]
+    assert data.split("train")[0].target().tolist() == [[0, 1]]
 
 
 def test_colour_masks_answer_with_the_file_to_write(tmp_path):
@@ -199,7 +200,7 @@ def test_colour_masks_answer_with_the_file_to_write(tmp_path):
     text = refused(tmp_path)
     assert text.startswith("the masks are colour pictures with 2 colours; write ")
     (tmp_path / "classes.yaml").write_text(text.partition(":\n")[2])
-    assert opened(tmp_path).split("train")[0].labels().tolist() == [[0, 1]] * 3
+    assert opened(tmp_path).split("train")[0].target().tolist() == [[0, 1]] * 3
 
 
 def test_masks_from_which_no_classes_can_be_told(tmp_path):
@@ -278,9 +279,9 @@ def test_only_the_test_split_may_lack_its_masks_folder(tmp_path):
     image(tmp_path / "test/images/b.png")
     data = opened(tmp_path)
     sample = data.split("test")[0]
-    assert sample.mask_path is None
+    assert sample.target_path is None
     with pytest.raises(UserError, match=r"b\.png has no mask: it can be predicted, but not learnt from or scored"):
-        sample.labels()
+        sample.target()
     with pytest.raises(UserError, match=r"there is no split 'val' in .*train 1, test 1 images"):
         data.split("val")
     image(tmp_path / "val/images/c.png")
@@ -292,7 +293,7 @@ def test_sizes_that_differ_name_both_files(tmp_path):
     mask(tmp_path / "train/masks/a.png")
     sample = opened(tmp_path).split("train")[0]
     with pytest.raises(UserError) as error:
-        sample.labels()
+        sample.target()
     folder = f"{tmp_path}/train"
     assert str(error.value) == (
         f"{folder}/images/a.png is 4 x 5 (height x width), but its mask {folder}/masks/a.png is 3 x 2; "
@@ -300,4 +301,4 @@ def test_sizes_that_differ_name_both_files(tmp_path):
     )
     image(tmp_path / "train/images/a.png", (2, 3))
     with pytest.raises(UserError, match=r"turn the mask \(the image is taken upright, as its EXIF rotation says\)"):
-        sample.labels()
+        sample.target()

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from segmenter import config
-from segmenter.data.check import check_data
-from segmenter.data.layouts import DataSet, open_data
+from segmenter.data.check import check_labels
+from segmenter.data.layouts import open_labels
+from segmenter.data.samples import DataSet
 from segmenter.data.sets.named_classes import CITYSCAPES_IDS, named_classes
 from segmenter.data.sets.named_layouts import LAYOUTS
 from segmenter.errors import UserError
@@ -36,7 +37,7 @@ def listed(path: Path, *names: str):
 
 
 def opened(root: Path, **settings) -> DataSet:
-    return open_data(config.Data(root=str(root), **settings))
+    return open_labels(config.Data(root=str(root), **settings))
 
 
 def refused(root: Path, **settings) -> str:
@@ -50,7 +51,7 @@ def names(data: DataSet) -> dict[str, list[str]]:
 
 
 def labels(data: DataSet, split: str, place: int = 0) -> list[int]:
-    return data.split(split)[place].labels()[0].tolist()
+    return data.split(split)[place].target()[0].tolist()
 
 
 # ---- classes
@@ -133,7 +134,7 @@ def test_test_images_of_ade20k_have_no_masks(ade20k, folder):
     data = opened(ade20k)
     assert names(data)["test"] == ["ADE_test_00000001"]
     with pytest.raises(UserError, match="has no mask: it can be predicted, but not learnt from or scored"):
-        data.split("test")[0].labels()
+        data.split("test")[0].target()
     assert data.labelled_split() == "val"
 
 
@@ -214,7 +215,7 @@ def test_test_images_of_voc(voc):
         image(voc / f"VOCdevkit/VOC2012/JPEGImages/2008_00000{number}.jpg")
     data = opened(voc)
     assert names(data)["test"] == ["2008_000001", "2008_000002"]
-    assert data.split("test")[0].mask_path is None
+    assert data.split("test")[0].target_path is None
 
 
 def test_more_masks_of_voc_join_train_but_never_those_of_val(voc):
@@ -270,7 +271,7 @@ def test_cityscapes_by_label_ids(cityscapes):
         "test": ["berlin/berlin_000000_000019_leftImg8bit"],
     }
     assert labels(data, "train") == [255, 0, 16, 18]
-    assert data.split("test")[0].mask_path is None  # its files of labels hold nothing
+    assert data.split("test")[0].target_path is None  # its files of labels hold nothing
     assert data.labelled_split() == "val"
 
 
@@ -284,10 +285,10 @@ def test_every_label_id_of_cityscapes_has_a_meaning(cityscapes):
 def test_cityscapes_by_train_ids_where_all_are_there(cityscapes):
     for split, city in (("train", "aachen"), ("train", "bochum")):
         mask(cityscapes / f"gtFine/{split}/{city}/{city}_000000_000019_gtFine_labelTrainIds.png", 255, 0, 16, 18)
-    assert opened(cityscapes).split("val")[0].mask_path.name.endswith("labelIds.png")
+    assert opened(cityscapes).split("val")[0].target_path.name.endswith("labelIds.png")
     mask(cityscapes / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelTrainIds.png", 255, 0, 16, 18)
     data = opened(cityscapes)
-    assert data.split("train")[0].mask_path.name.endswith("_labelTrainIds.png")
+    assert data.split("train")[0].target_path.name.endswith("_labelTrainIds.png")
     assert labels(data, "val") == [255, 0, 16, 18]
 
 
@@ -322,7 +323,7 @@ def test_a_chosen_layout_without_its_lists(voc):
 @pytest.mark.parametrize("name", ["ade20k", "context", "voc", "cityscapes"])
 def test_the_check_reads_them_all(request, name):
     data = opened(request.getfixturevalue(name))
-    report = check_data(data)
+    report = check_labels(data)
     report.refuse_errors()
     assert sum("no training mask holds class" in text for text in report.warnings) == len(data.classes) - len(
         set(labels(data, "train")) - {255}

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from segmenter import cli, config, download
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.data.sets.archives import ALWAYS, GROWTH, unpack
 from segmenter.data.sets.mat_files import read_array
 from segmenter.data.sets.named_classes import named_classes
@@ -128,9 +128,9 @@ def test_ade20k(host, ade20k, tmp_path):
     root = tmp_path / "data/ade20k"
     text = prepare("ade20k", root, ade20k)
     assert text == f"{root} (ADE20K): train 1, val 1, test 1 images; 150 classes of the layout"
-    data = open_data(config.Data(root=str(root)))
-    assert data.split("val")[0].labels().tolist() == [[255, 0, 149]]
-    assert data.split("test")[0].mask_path is None
+    data = open_labels(config.Data(root=str(root)))
+    assert data.split("val")[0].target().tolist() == [[255, 0, 149]]
+    assert data.split("test")[0].target_path is None
     assert not list(root.rglob("*.part"))
 
     asked = len(host.asked)
@@ -225,7 +225,7 @@ def test_camvid_comes_out_of_its_repository(host, tmp_path):
     source = replace(SOURCES["camvid"], counts={"train": 1, "val": 1, "test": 1}, archives=(archive,))
     prepare("camvid", tmp_path, source)
     assert not list(tmp_path.rglob("README.md"))
-    assert open_data(config.Data(root=str(tmp_path))).split("val")[0].labels().tolist() == [[0, 10, 255]]
+    assert open_labels(config.Data(root=str(tmp_path))).split("val")[0].target().tolist() == [[0, 10, 255]]
 
 
 # ---- Pascal Context
@@ -267,11 +267,11 @@ def test_pascal_context(host, tmp_path):
     )  # fmt: skip
     source = replace(SOURCES["pascal_context"], counts={"train": 1, "val": 1}, archives=archives)
     assert "(Pascal Context with background): train 1, val 1 images" in prepare("pascal_context", tmp_path, source)
-    data = open_data(config.Data(root=str(tmp_path)))
-    labels = data.split("train")[0].labels()[0].tolist()
+    data = open_labels(config.Data(root=str(tmp_path)))
+    labels = data.split("train")[0].target()[0].tolist()
     assert [data.classes.names[label] for label in labels] == ["background", "aeroplane", "bag", "wood"]
-    without = open_data(config.Data(root=str(tmp_path), layout="pascal_context_59"))
-    assert without.split("val")[0].labels()[0].tolist() == [255, 0, 1, 58]
+    without = open_labels(config.Data(root=str(tmp_path), layout="pascal_context_59"))
+    assert without.split("val")[0].target()[0].tolist() == [255, 0, 1, 58]
 
 
 def test_ids_of_pascal_context_are_in_the_order_of_its_classes():
@@ -300,8 +300,8 @@ def test_cityscapes_from_its_zip_files(tmp_path):
         (tmp_path / f"{kind}_trainvaltest.zip").write_bytes(zipped(files | {"README": kind.encode()}))
     source = replace(SOURCES["cityscapes"], counts={"train": 1, "val": 1, "test": 1})
     assert "(Cityscapes): train 1, val 1, test 1 images; 19 classes" in prepare("cityscapes", tmp_path, source)
-    data = open_data(config.Data(root=str(tmp_path)))
-    assert data.split("train")[0].labels().tolist() == [[255, 0, 18]]
+    data = open_labels(config.Data(root=str(tmp_path)))
+    assert data.split("train")[0].target().tolist() == [[255, 0, 18]]
 
 
 # ---- archives that are not what they should be

@@ -6,7 +6,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
-from segmenter.data.layouts import SCENE_COUNTS, SCENE_SEEDS
+from segmenter.data.samples import SCENE_COUNTS, SCENE_SEEDS
 from segmenter.data.scenes.scene import COLORS, NAMES, Scene, render
 
 SIZE, PATCH = (96, 128), 8

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import segmenter
-from segmenter.evaluation.evaluate import evaluate_folder
 from segmenter.published.loading import load
 from segmenter.training.loop import train
 from segmenter.upsample import argmax, bands, stream
@@ -39,7 +38,7 @@ def test_no_full_logits(tmp_path, many_classes, tiny_recipe, largest_tensor):
     data = model.recipe.data
     for multiscale in (False, True):
         with largest_tensor() as largest:
-            evaluate_folder(model, data, "val", multiscale=multiscale)
+            segmenter.evaluate(model, data, multiscale, split="val")
             segmenter.predict(model, many_classes / "val" / "images" / "val0.png", multiscale=multiscale)
         assert 0 < largest.elements < FULL / 2
     with largest_tensor() as largest, torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from segmenter import recipes
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.data.scenes import scene as scenes
 from segmenter.model.segmenter import Segmenter
 
@@ -22,7 +22,7 @@ def test_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = recipes.read("demo")
     torch.manual_seed(0)
-    Segmenter(recipe, open_data(recipe.data).classes).save(tmp_path / "demo" / "run")
+    Segmenter(recipe, open_labels(recipe.data).classes).save(tmp_path / "demo" / "run")
     (tmp_path / "demo" / "scenes").mkdir()
     Image.fromarray(scenes.render(2, 0, (96, 128)).image).save("demo/scenes/test_0000.png")
     exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "__main__"})

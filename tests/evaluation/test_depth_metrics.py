@@ -8,11 +8,11 @@ import torch
 from skimage import data as pictures
 
 from segmenter.config import Augment, Depth, DptDepth, Encoder, Recipe
-from segmenter.data.depth_data import DEPTH_CLASSES, DepthScene
+from segmenter.data.depth_data import DEPTH_CLASSES, scene_depth
+from segmenter.data.samples import SceneSample
 from segmenter.errors import UserError
-from segmenter.evaluation.depth import depth_sums, evaluate_depth
 from segmenter.evaluation.depth_metrics import METRICS, DepthScores, align, errors, image_sums
-from segmenter.evaluation.evaluate import evaluate
+from segmenter.evaluation.evaluate import evaluate, totals
 from segmenter.model.segmenter import Segmenter
 
 RNG = np.random.default_rng(0)
@@ -30,7 +30,7 @@ class Known:
     def image(self) -> np.ndarray:
         return self._image
 
-    def inverse_depth(self) -> np.ndarray:
+    def target(self) -> np.ndarray:
         return self._inverse
 
 
@@ -132,9 +132,9 @@ def test_what_is_not_measured_or_too_far_is_not_scored():
 
 
 def test_sums_of_parts_are_those_of_the_whole():
-    model, samples = untrained(), [DepthScene(str(i), 1, i) for i in range(5)]
-    parts = [depth_sums(model, part, "least_squares", show=False) for part in (samples[::2], samples[1::2])]
-    whole = depth_sums(model, samples, "least_squares", show=False)
+    model, samples = untrained(), [SceneSample(str(i), 1, i, scene_depth) for i in range(5)]
+    parts = [totals(model, part, show=False) for part in (samples[::2], samples[1::2])]
+    whole = totals(model, samples, show=False)
     np.testing.assert_allclose(sum(parts), whole, rtol=1e-12)
     assert whole[0] == 5
     scores = evaluate(model, samples, workers=1, show=False)
@@ -147,10 +147,10 @@ def test_sums_of_parts_are_those_of_the_whole():
 
 
 def test_a_metric_model_is_scored_as_it_is():
-    model, samples = untrained("metric"), [DepthScene(str(i), 1, i) for i in range(2)]
-    assert evaluate_depth(model, samples, show=False).alignment == "none"
-    aligned = evaluate_depth(model, samples, "least_squares", show=False)
-    assert aligned.abs_rel < evaluate_depth(model, samples, "none", show=False).abs_rel
+    model, samples = untrained("metric"), [SceneSample(str(i), 1, i, scene_depth) for i in range(2)]
+    assert evaluate(model, samples, show=False).alignment == "none"
+    aligned = evaluate(model, samples, alignment="least_squares", show=False)
+    assert aligned.abs_rel < evaluate(model, samples, alignment="none", show=False).abs_rel
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_a_metric_model_is_scored_as_it_is():
 )
 def test_what_cannot_be_scored_is_refused(options, said):
     with pytest.raises(UserError, match=said):
-        evaluate(untrained(), [DepthScene("0", 1, 0)], **options)
+        evaluate(untrained(), [SceneSample("0", 1, 0, scene_depth)], **options)
 
 
 def test_nothing_to_score_is_refused():
     with pytest.raises(UserError, match="there are no images to evaluate on; choose another split"):
         evaluate(untrained(), [])
     with pytest.raises(UserError, match=r"nothing measured lies within depth.max_depth, 0.1 m; is data.depth_scale"):
-        evaluate(untrained(max_depth=0.1), [DepthScene("0", 1, 0)], show=False)
+        evaluate(untrained(max_depth=0.1), [SceneSample("0", 1, 0, scene_depth)], show=False)
 
 
 # The real disparity of Middlebury's motorcycle, which comes with scikit-image
@@ -182,7 +182,7 @@ def motorcycle() -> Known:
 
 
 def test_noisy_affine_disparity_of_the_motorcycle_aligns(motorcycle):
-    truth = motorcycle.inverse_depth()
+    truth = motorcycle.target()
     noise = RNG.normal(0, 0.1, truth.shape)
     predicted = (0.03 * (np.nan_to_num(truth) + noise) + 4).astype(np.float32)
     found = scored(image_sums(predicted, truth, "least_squares", max_depth=80))
@@ -198,5 +198,5 @@ def test_an_untrained_network_on_the_motorcycle(motorcycle):
     assert scores.pop("images") == 1
     assert all(math.isfinite(value) for value in scores.values())
     assert 0 < scores["delta1"] < 1
-    black = Known(np.zeros_like(motorcycle.image()), motorcycle.inverse_depth())
-    assert 0 < evaluate_depth(untrained(), [black], show=False).delta1 < 1
+    black = Known(np.zeros_like(motorcycle.image()), motorcycle.target())
+    assert 0 < evaluate(untrained(), [black], show=False).delta1 < 1

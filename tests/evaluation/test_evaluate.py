@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from segmenter import config
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.errors import UserError
-from segmenter.evaluation.evaluate import confusion, evaluate, evaluate_folder
+from segmenter.evaluation.evaluate import evaluate, totals
 from segmenter.inference.predict import predict
 from segmenter.published.loading import load
 
@@ -52,7 +52,7 @@ def naive_counts(model, samples, multiscale: bool) -> np.ndarray:
         passes = [(64, False)]
         if multiscale:
             passes = [(int(64 * r), m) for r in (0.5, 0.75, 1, 1.25, 1.5, 1.75) for m in (False, True)]
-        image, labels = sample.image(), sample.labels()
+        image, labels = sample.image(), sample.target()
         with torch.inference_mode():
             mean = sum(naive_probabilities(model, image, side, m) for side, m in passes) / len(passes)
         predicted = mean.argmax(0).numpy()
@@ -79,23 +79,23 @@ def photos(tmp_path_factory, discs, draw):
 
 @pytest.mark.parametrize(("multiscale", "workers"), [(False, 0), (True, 1)])
 def test_counts_are_those_of_the_naive_full_size_computation(model, photos, multiscale, workers):
-    samples = open_data(config.Data(root=str(photos))).split("test")
-    found = confusion(model, samples, multiscale, workers=workers, show=False).numpy()
+    samples = open_labels(config.Data(root=str(photos))).split("test")
+    found = totals(model, samples, multiscale, workers=workers, show=False).numpy()
     expected = naive_counts(model, samples, multiscale)
-    assert found.sum() == expected.sum() == sum((sample.labels() != 255).sum() for sample in samples)
+    assert found.sum() == expected.sum() == sum((sample.target() != 255).sum() for sample in samples)
     # The photos are resized to whole grey levels, and there a pixel at the border of two classes may differ.
     assert np.abs(found - expected).sum() <= 0.004 * found.sum()
     assert evaluate(model, samples, multiscale, show=False).confusion.tolist() == found.tolist()
 
 
 def test_evaluation_scores_what_prediction_answers(model, photos):
-    samples = open_data(config.Data(root=str(photos))).split("test")
+    samples = open_labels(config.Data(root=str(photos))).split("test")
     expected = np.zeros((3, 3), int)
     for sample in samples:
-        labels = sample.labels()
+        labels = sample.target()
         found = predict(model, sample.image_path).labels
         np.add.at(expected, (labels[labels != 255], found[labels != 255]), 1)
-    assert confusion(model, samples, show=False).tolist() == expected.tolist()
+    assert totals(model, samples, show=False).tolist() == expected.tolist()
 
 
 def test_multiscale_prediction_of_the_mirror_image_is_the_mirror_image(model, draw):
@@ -116,7 +116,7 @@ def test_a_split_without_masks_is_refused(model, disc_folder):
     root = disc_folder()
     shutil.rmtree(root / "test" / "masks")
     with pytest.raises(UserError, match=r"test0.png has no mask: it can be predicted"):
-        evaluate_folder(model, config.Data(root=str(root)), "test")
+        evaluate(model, config.Data(root=str(root)), split="test")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -126,7 +126,7 @@ def test_a_broken_file_is_named_in_one_line(model, disc_folder, workers):
     image.write_bytes(image.read_bytes()[:1000])
     expected = r"test1.png is broken or incomplete .*copy it again or remove it"
     with pytest.raises(UserError, match=expected) as error:
-        evaluate_folder(model, config.Data(root=str(root)), "test", workers=workers)
+        evaluate(model, config.Data(root=str(root)), split="test", workers=workers)
     assert "\n" not in str(error.value)
 
 
@@ -134,7 +134,7 @@ def test_a_split_that_does_not_exist_is_refused(model, disc_folder):
     root = disc_folder()
     shutil.rmtree(root / "test")
     with pytest.raises(UserError, match="there is no split 'test' in"):
-        evaluate_folder(model, config.Data(root=str(root)), "test")
+        evaluate(model, config.Data(root=str(root)), split="test")
     with pytest.raises(UserError, match="there are no images to evaluate on; choose another split"):
         evaluate(model, [])
 
@@ -144,4 +144,4 @@ def test_other_classes_than_the_models_are_refused(model, disc_folder):
     (root / "classes.yaml").write_text("classes: [ground, red, green, blue]")
     expected = r"has the classes 4 \(ground, red, green ...\), the model 3 .*: --classes FILE"
     with pytest.raises(UserError, match=expected):
-        evaluate_folder(model, config.Data(root=str(root)), "test")
+        evaluate(model, config.Data(root=str(root)), split="test")

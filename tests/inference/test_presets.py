@@ -8,11 +8,11 @@ from PIL import Image
 
 from segmenter import recipes
 from segmenter.config import Data, Inference
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.inference.predict import predict
-from segmenter.inference.presets import settings, with_preset
+from segmenter.inference.presets import settings
 from segmenter.published.loading import load
 
 
@@ -41,35 +41,24 @@ def test_a_tiny_crop_still_has_a_stride():
 
 def test_an_unknown_preset_is_refused(disc_run):
     with pytest.raises(UserError, match=r"no preset 'miou'; choose segm\.train, segm\.eval\.miou, segm\.inf"):
-        with_preset(load(disc_run), "miou")
-
-
-def test_the_model_shares_its_weights_and_stays_as_it_was(disc_run):
-    model = load(disc_run)  # window 64, stride 48, crop 64
-    before = model.recipe.inference
-    other = with_preset(model, "segm.eval.miou")
-    assert other.recipe.inference == square(64, 32, 4)
-    assert model.recipe.inference is before
-    assert not other.training
-    for one, two in zip(model.parameters(), other.parameters(), strict=True):
-        assert one is two
+        settings("miou", load(disc_run).recipe)
 
 
 def test_the_folder_command_keeps_a_photos_own_scale(disc_run, draw):
     model = load(disc_run)
     photo, _ = draw(np.random.default_rng(3), (150, 100))
-    found = predict(with_preset(model, "segm.inference"), photo).labels
+    found = predict(model, photo, inference=settings("segm.inference", model.recipe)).labels
     assert np.array_equal(found, predict(model, photo, native=True).labels)
     assert not np.array_equal(found, predict(model, photo).labels)
 
 
 def test_the_command_line_takes_presets(disc_run, disc_folder, tmp_path, command):
     model, root = load(disc_run), disc_folder(size=(100, 150))
-    samples = open_data(Data(root=str(root))).split("test")
+    samples = open_labels(Data(root=str(root))).split("test")
     for preset in ("segm.eval.miou", "segm.inference"):
         told = command("evaluate", disc_run, root, "--preset", preset, "--json", "--workers", 0)
         assert told.status == 0, told.err
-        expected = evaluate(with_preset(model, preset), samples, show=False)
+        expected = evaluate(model, samples, inference=settings(preset, model.recipe), show=False)
         assert json.loads(told.out)["mean_iou"] == pytest.approx(expected.mean_iou)
     photo = root / "test" / "images" / "test0.png"
     told = command("predict", disc_run, photo, "--out", tmp_path / "out", "--preset", "segm.inference")

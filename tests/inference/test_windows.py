@@ -44,7 +44,7 @@ def test_logits_are_those_of_the_windows_averaged_where_they_overlap(disc_run):
     model = load(disc_run)  # window 64, stride 48
     image = torch.randint(0, 256, (3, 70, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        logits, geometry = window_logits(model, image)
+        logits, geometry = window_logits(model, image, model.recipe.inference)
         found = upsample.logits(logits, geometry)[0]
         total, count = torch.zeros(3, 70, 130), torch.zeros(70, 130)
         for y in (0, 6):
@@ -75,10 +75,10 @@ def test_an_enlarged_image_is_answered_at_its_own_size(disc_run):
     model = load(disc_run)
     image = torch.randint(0, 256, (3, 30, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        plain, geometry = window_logits(model, image)
+        plain, geometry = window_logits(model, image, model.recipe.inference)
         assert (len(plain), geometry.size) == (1, (30, 50))
         model.recipe.inference.enlarge = True
-        logits, geometry = window_logits(model, image)
+        logits, geometry = window_logits(model, image, model.recipe.inference)
         assert (len(logits), geometry.size) == (2, (30, 50))  # 64 x 106
         large = F.interpolate(image[None].float(), (64, 106), mode="bilinear")
         total, count = torch.zeros(1, 3, 64, 106), torch.zeros(106)
@@ -94,9 +94,9 @@ def test_windows_in_a_pass_change_nothing(disc_run, batch):
     image = torch.randint(0, 256, (3, 70, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     model = load(disc_run)
     with torch.inference_mode():
-        expected, _ = window_logits(model, image)
+        expected, _ = window_logits(model, image, model.recipe.inference)
         model.recipe.inference.batch = batch
-        found, _ = window_logits(model, image)
+        found, _ = window_logits(model, image, model.recipe.inference)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -119,9 +119,9 @@ def some_images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
 def test_windows_of_several_images_share_passes(passes):
     model, sizes = passes
     images = some_images((70, 130), (64, 64), (64, 100), (200, 64), (64, 64))  # 6, 1, 2, 4 and 1 windows
-    expected = [window_logits(model, image) for image in images]
+    expected = [window_logits(model, image, model.recipe.inference) for image in images]
     sizes.clear()
-    found = list(logits_of_many(model, zip(images, "abcde", strict=True)))
+    found = list(logits_of_many(model, zip(images, "abcde", strict=True), model.recipe.inference))
     assert sizes == [4, 4, 4, 2]
     assert [name for _, _, name in found] == list("abcde")
     for (logits, geometry, _), (alone, same) in zip(found, expected, strict=True):
@@ -133,7 +133,7 @@ def test_windows_of_several_images_share_passes(passes):
 def test_images_wait_for_windows_of_their_own_size_only(passes):
     model, sizes = passes
     images = some_images((30, 40), (70, 130), (30, 40), (64, 100))
-    found = [name for _, _, name in logits_of_many(model, zip(images, "abcd", strict=True))]
+    found = [name for _, _, name in logits_of_many(model, zip(images, "abcd", strict=True), model.recipe.inference)]
     assert found == ["b", "d", "a", "c"]  # the small ones are whole only where no more can follow
     assert sizes == [4, 4, 2]
 
@@ -143,6 +143,6 @@ def test_no_more_images_are_held_than_a_pass_needs(passes):
     model, _ = passes
     taken = []
     images = some_images(*[(64, 64)] * 9)
-    stream = logits_of_many(model, ((image, taken.append(0)) for image in images))
+    stream = logits_of_many(model, ((image, taken.append(0)) for image in images), model.recipe.inference)
     next(stream)
     assert len(taken) == 4

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from segmenter import upsample
 from segmenter.config import Data
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.data.sets.named_classes import named_classes
 from segmenter.evaluation.metrics import Scores
 
@@ -43,22 +43,22 @@ def ade20k(tmp_path):
 
 @over_cases
 def test_images_and_labels(case, ade20k):
-    data, stored = open_data(Data(root=str(ade20k(case)))), tensors(case / "data.safetensors")
+    data, stored = open_labels(Data(root=str(ade20k(case)))), tensors(case / "data.safetensors")
     assert "(ADE20K)" in data.source
     assert data.classes.names == named_classes("ade20k").names
     for sample in data.split("val"):
         name = sample.name.removeprefix("ADE_val_")
         assert np.array_equal(sample.image(), stored[f"{name}.image_rgb_u8"].numpy())
-        assert np.array_equal(sample.labels(), stored[f"{name}.gt_eval"].numpy())
+        assert np.array_equal(sample.target(), stored[f"{name}.gt_eval"].numpy())
 
 
 @over_cases
 def test_scores_of_the_recorded_predictions(case, ade20k):
-    data, stored = open_data(Data(root=str(ade20k(case)))), tensors(case / "data.safetensors")
+    data, stored = open_labels(Data(root=str(ade20k(case)))), tensors(case / "data.safetensors")
     total = 0
     for sample in data.split("val"):
         predicted = stored[f"{sample.name.removeprefix('ADE_val_')}.noisy_pred"].long()
-        total += upsample.count(predicted, torch.from_numpy(sample.labels()).long(), len(data.classes))
+        total += upsample.count(predicted, torch.from_numpy(sample.target()).long(), len(data.classes))
     assert_percents(Scores(total.numpy(), data.classes.names).to_dict(), recorded.about(case)["scores_noisy_pred"])
 
 

@@ -12,9 +12,9 @@ from recorded import largest, note, tensors
 
 from segmenter import upsample
 from segmenter.config import Data
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.data.transforms import target_size
-from segmenter.evaluation.evaluate import evaluate_folder
+from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
 from segmenter.inference.passes import MULTISCALE, many_passes, one_pass, scaled
 from segmenter.inference.windows import window_logits
@@ -58,11 +58,11 @@ WINDOWS = [(case, tag) for case in recorded.cases("sliding") for tag in recorded
 def test_sliding_windows(case, tag):
     stored, settings = tensors(case / "sliding.safetensors"), recorded.about(case)["inference"][tag]
     model = recorded.with_windows(recorded.original(case), settings["window"], settings["stride"], settings["bs"])
-    logits, geometry = window_logits(model, stored[f"{tag}.input"][0])
+    logits, geometry = window_logits(model, stored[f"{tag}.input"][0], model.recipe.inference)
     corners = [[row, column] for row in geometry.windows[0] for column in geometry.windows[1]]
     assert corners == stored[f"{tag}.anchors_yx"].tolist()
     geometry = replace(geometry, final=tuple(settings["ori_shape"]), mirrored=settings.get("flip", False))
-    exact = window_logits(model.double(), stored[f"{tag}.input"][0].double())[0]
+    exact = window_logits(model.double(), stored[f"{tag}.input"][0].double(), model.recipe.inference)[0]
     expected = stored[f"{tag}.probs"]
     for scores, precision, limit in ((exact, "float64", 1e-5), (logits, "float32", FLOAT32)):
         found = probabilities([(scores, geometry)])
@@ -84,11 +84,11 @@ def test_scales_and_mirror_images(case):
         model, passes = model.to(precision), []
         for ratio in settings["ratios"]:
             image = stored[f"scale_{ratio}.input"][0].to(precision)
-            passes.append(one_pass(model, image, size))
+            passes.append(one_pass(model, image, size, model.recipe.inference))
             if (key := f"probs_single_scale_{ratio}") in stored:
                 error = largest(probabilities(passes[-1:]), stored[key])
                 note(case, f"probabilities, scale {ratio} alone, {short(precision)}", error, limit)
-            logits, geometry = one_pass(model, image.flip(-1), size)
+            logits, geometry = one_pass(model, image.flip(-1), size, model.recipe.inference)
             passes.append((logits, replace(geometry, mirrored=True)))
         found = probabilities(passes)
         note(case, f"probabilities, scales and mirror images, {short(precision)}", largest(found, expected), limit)
@@ -141,8 +141,8 @@ def test_files_become_the_recorded_labels_and_network_inputs(case, ade20k):
     for values, found in zip(facts["normalization_values"].values(), (model.mean, model.std), strict=True):
         assert [value / 255 for value in values] == pytest.approx(found, abs=1e-9)
     grey = max(1 / 255 / value for value in model.std)
-    for sample in open_data(ade20k(case)).split("val"):
-        assert np.array_equal(sample.labels(), stored[f"{sample.name}.gt_eval"].numpy())
+    for sample in open_labels(ade20k(case)).split("val"):
+        assert np.array_equal(sample.target(), stored[f"{sample.name}.gt_eval"].numpy())
         image = sample.image()
         found = model.normalize(scaled(image, model.recipe.augment)[None])[0]
         error = largest(found, stored[f"{sample.name}.val_tensor"]) / grey
@@ -172,7 +172,7 @@ def test_labels_of_the_recorded_network_inputs(case):
     model.normalize = lambda images: images  # they are normalised
     for name in image_names(case):
         expected = stored[f"{name}.pred_ss"]
-        logits, geometry = one_pass(model, stored[f"{name}.val_tensor"], tuple(expected.shape))
+        logits, geometry = one_pass(model, stored[f"{name}.val_tensor"], tuple(expected.shape), model.recipe.inference)
         found = upsample.labels(logits, geometry)[0]
         assert_same_labels(found, expected, stored[f"{name}.pred_margin_ss"])
         note(case, f"share of other labels in {name}, same input", (found != expected).float().mean().item(), 1e-3)
@@ -189,9 +189,10 @@ def test_labels_and_scores_of_the_recorded_images(case, kind):
     for name in image_names(case):
         image = stored[f"{name}.image_rgb_u8"].numpy()
         if kind == "ss":
-            found = upsample.labels(*one_pass(model, scaled(image, model.recipe.augment), image.shape[:2]))[0]
+            small = scaled(image, model.recipe.augment)
+            found = upsample.labels(*one_pass(model, small, image.shape[:2], model.recipe.inference))[0]
         else:
-            found = upsample.labels_of_mean(many_passes(model, image))
+            found = upsample.labels_of_mean(many_passes(model, image, model.recipe.inference))
         other = found != stored[f"{name}.pred_{kind}"]
         note(case, f"share of other labels in {name}, {kind}", other.float().mean().item(), 0.05)
         worst = (stored[f"{name}.pred_margin_{kind}"] * other).max().item()
@@ -222,5 +223,5 @@ def assert_percents(scores: Scores, expected: dict) -> None:
 
 @pipeline
 def test_scores_of_the_folder(case, ade20k):
-    scores = evaluate_folder(evaluated_model(case), ade20k(case), "val")
+    scores = evaluate(evaluated_model(case), ade20k(case), split="val")
     assert_percents(scores, recorded.about(case)["scores"]["ss"])

@@ -85,7 +85,7 @@ def test_sliding_windows(case, published):
     model, _ = load_published(published(case))
     window, stride, _ = facts["slide"]
     recorded.with_windows(model, window[0], stride[0], enlarge=False)
-    logits, geometry = window_logits(model, forward["slide_input"][0])
+    logits, geometry = window_logits(model, forward["slide_input"][0], model.recipe.inference)
     found, step = upsample.logits(logits, geometry), 4
     error = largest(found[..., ::step, ::step], forward["slide_logits_sub4"])
     note(case, "logits, sliding windows", error, 1e-4)

@@ -114,7 +114,7 @@ def test_sliding_windows(case, published):
     model, _ = load_published(published(case))
     window, stride, _ = recorded.about(case)["slide"]
     recorded.with_windows(model, window[0], stride[0], enlarge=False)
-    logits, geometry = window_logits(model, forward["slide_input"][0])
+    logits, geometry = window_logits(model, forward["slide_input"][0], model.recipe.inference)
     pixels = upsample.logits(logits, geometry)
     note(case, "logits, sliding windows", largest(pixels[..., ::4, ::4], forward["slide_logits_sub4"]), 1e-4)
     best = pixels.topk(2, 1).values

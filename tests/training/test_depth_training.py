@@ -64,7 +64,7 @@ def training_loss(model: Segmenter) -> float:
     """Loss over all training images of a model's recipe."""
     data = open_depth(model.recipe.data)
     samples = TrainingSamples(data.split("train"), model.recipe.augment, 0, "depth")
-    images, truth = (torch.stack([samples[i, 0][key] for i in range(4)]) for key in ("image", "depth"))
+    images, truth = (torch.stack([samples[i, 0][key] for i in range(4)]) for key in ("image", "target"))
     outputs = model.outputs(model.forward_auxiliary(model.normalize(images)), *truth.shape[1:])
     return DepthObjective(model.recipe, data).loss(outputs, truth).item()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segmenter import recipes, upsample
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.published.loading import load
@@ -136,7 +136,7 @@ def test_the_best_model_is_kept_and_the_last_one_beside_it(tmp_path, discs, tiny
     scores = [line["val_mean_iou"] for line in log(tmp_path / "run") if "val_mean_iou" in line]
     assert len(scores) == 3
     assert best == max(scores) > scores[2]
-    val = open_data(recipe.data).split("val")
+    val = open_labels(recipe.data).split("val")
     assert evaluate(load(tmp_path / "run"), val, show=False).mean_iou == best
     assert evaluate(load(tmp_path / "run" / "last"), val, show=False).mean_iou == scores[2]
 

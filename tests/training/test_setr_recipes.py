@@ -7,7 +7,7 @@ import torch
 
 from segmenter import recipes
 from segmenter.config import Data
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.published.loading import load
@@ -53,7 +53,7 @@ def test_discs_are_learnt_with_auxiliary_decoders(tmp_path, discs, tiny_recipe):
     assert loop.train(recipe, tmp_path / "run") > 0.85
     model = load(tmp_path / "run")
     assert len(model.decoder.auxiliary) == 0
-    scores = evaluate(model, open_data(Data(root=str(discs))).split("test"), show=False)
+    scores = evaluate(model, open_labels(Data(root=str(discs))).split("test"), show=False)
     assert scores.mean_iou > 0.6
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from segmenter import config
-from segmenter.data.layouts import open_data
+from segmenter.data.layouts import open_labels
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.model.segmenter import Segmenter
 from segmenter.published.loading import load
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def prepared(recipe, out) -> loop.Run:
     """A run before its first step."""
-    data = open_data(recipe.data)
+    data = open_labels(recipe.data)
     torch.manual_seed(recipe.train.seed)
     out.mkdir()
     return loop.Run(recipe, out, data, Segmenter(recipe, data.classes), LabelObjective(recipe, data))
@@ -42,9 +42,9 @@ def test_four_sgd_steps_equal_a_loop_written_by_hand(tmp_path, discs, tiny_recip
     model = copy.deepcopy(run.model).train()
     losses = [loss for loss, _ in steps(run)]
 
-    samples = open_data(recipe.data).split("train")
+    samples = open_labels(recipe.data).split("train")
     images = torch.stack([torch.from_numpy(s.image()).permute(2, 0, 1) for s in samples])  # B 3 H W
-    labels = torch.stack([torch.from_numpy(s.labels()).long() for s in samples])  # B H W
+    labels = torch.stack([torch.from_numpy(s.target()).long() for s in samples])  # B H W
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.mean, model.std))
     velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for t in range(4):
@@ -83,7 +83,7 @@ def test_discs_are_learnt_and_found_in_images_never_seen(tmp_path, discs, tiny_r
     settings = {"steps": count, "batch": 6, "lr": 4e-3, "warmup": 5, "clip": 1.0}
     best = loop.train(tiny_recipe(discs, decoder={"name": decoder}, **settings), tmp_path / "run")
     assert best > 0.9
-    samples = open_data(config.Data(root=str(discs))).split("test")
+    samples = open_labels(config.Data(root=str(discs))).split("test")
     scores = evaluate(load(tmp_path / "run"), samples, show=False)
     assert scores.iou.min() > 0.7  # two images, and patches of 8 pixels for discs of some 20
 
@@ -154,6 +154,6 @@ def test_a_batch_without_labels_changes_nothing(tmp_path, discs, tiny_recipe):
     before = copy.deepcopy(run.model.state_dict())
     with run._batches() as batches:
         batch = next(batches)
-    batch["labels"][:] = 255
+    batch["target"][:] = 255
     assert run._update(batch) == (0, 0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())

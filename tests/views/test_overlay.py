@@ -10,14 +10,15 @@ from PIL import Image, ImageDraw
 from segmenter.data.classes import Classes, default_colors
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
-from segmenter.views.overlay import label_picture, overlay
+from segmenter.views.labels import label_picture
+from segmenter.views.overlay import overlay
 
 LONG = "a name of a class that is so long that nobody would ever want to read it in a legend"
 
 
 def result(labels: np.ndarray, names: list[str]) -> SimpleNamespace:
     """What `predict` gives, with these labels."""
-    return SimpleNamespace(labels=labels, classes=Classes(tuple(names), default_colors(len(names))))
+    return SimpleNamespace(task="labels", labels=labels, classes=Classes(tuple(names), default_colors(len(names))))
 
 
 def stripes(size: tuple[int, int], count: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What a model costs on this machine, stage by stage: an image, a batch, a photo in windows, a photo at many scales."""
 
-import copy
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from segmenter.config import Inference
 from segmenter.cost.benchmark_report import Report
 from segmenter.cost.measuring import matmul_peak
 from segmenter.cost.stages import Stages, Way, measure, noted
@@ -18,8 +18,9 @@ from segmenter.data.files import image_size, read_image
 from segmenter.data.scenes.scene import render
 from segmenter.errors import UserError
 from segmenter.inference.depth import inverse_depth
+from segmenter.inference.labels import Result
 from segmenter.inference.passes import many_passes, one_pass, scaled
-from segmenter.inference.predict import Result
+from segmenter.inference.tasks import TASKS
 from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
 
@@ -27,20 +28,21 @@ DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
 
 
 def single(model: Segmenter, photo: Path, _: int) -> Way:
-    """One image of the window's size; of a model of depth, the photo in one pass."""
-    if model.recipe.task == "depth":
-        return Way(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages))
-    return batched(model, photo, 1)
+    """One image, as a model of its task takes it in one pass."""
+    return SINGLE[model.recipe.task](model, photo, 1)
+
+
+def whole(model: Segmenter, photo: Path, _: int) -> Way:
+    """The photo in one pass, as a model of depth takes it."""
+    return Way(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages))
 
 
 def batched(model: Segmenter, photo: Path, batch: int) -> Way:
     """Images of the window's size in one pass."""
     inference = replace(model.recipe.inference, batch=batch)
-    model = copy.copy(model)  # the same weights
-    model.recipe = replace(model.recipe, inference=inference)
     crop = photo.with_name("window.jpg")
     Image.fromarray(read_image(photo)).resize(inference.window[::-1], Image.Resampling.BILINEAR).save(crop, quality=90)
-    return Way(f"{batch} x {_sizes(inference.window)}", batch, lambda stages: _batch(model, crop, batch, stages))
+    return Way(f"{batch} x {_sizes(inference.window)}", batch, lambda stages: _batch(model, crop, inference, stages))
 
 
 def in_windows(model: Segmenter, photo: Path, _: int) -> Way:
@@ -58,14 +60,14 @@ def _sizes(size: tuple[int, int]) -> str:
 
 
 @torch.inference_mode()
-def _batch(model: Segmenter, file: Path, count: int, stages: Stages) -> None:
+def _batch(model: Segmenter, file: Path, inference: Inference, stages: Stages) -> None:
     """As an evaluation takes images."""
     stages.enter("decode")
-    images = [read_image(file) for _ in range(count)]
+    images = [read_image(file) for _ in range(inference.batch)]
     stages.enter("preprocess")
     stream = ((scaled(image, model.recipe.augment, native=True), None) for image in images)
     with noted(model, stages, then="preprocess"):
-        for logits, geometry, _ in logits_of_many(model, stream):
+        for logits, geometry, _ in logits_of_many(model, stream, inference):
             stages.enter("pixels")
             Result([(logits, geometry)], model.classes)
             stages.enter("preprocess")
@@ -75,15 +77,15 @@ def _batch(model: Segmenter, file: Path, count: int, stages: Stages) -> None:
 @torch.inference_mode()
 def _predict(model: Segmenter, file: Path, multiscale: bool, stages: Stages) -> None:
     """A photo as `predict` takes it."""
-    native, augment = model.recipe.inference.native, model.recipe.augment
+    settings, augment = model.recipe.inference, model.recipe.augment
     stages.enter("decode")
     image = read_image(file)
     stages.enter("preprocess")
     with noted(model, stages, then="preprocess"):
         if multiscale:
-            passes = many_passes(model, image, native)
+            passes = many_passes(model, image, settings)
         else:
-            passes = [one_pass(model, scaled(image, augment, native), image.shape[:2])]
+            passes = [one_pass(model, scaled(image, augment, settings.native), image.shape[:2], settings)]
     stages.enter("pixels")
     Result(passes, model.classes)
     stages.enter(None)
@@ -102,7 +104,8 @@ def _depth(model: Segmenter, file: Path, stages: Stages) -> None:
 
 Maker = Callable[[Segmenter, Path, int], Way]
 WAYS: dict[str, Maker] = {"single": single, "batch": batched, "windows": in_windows, "multiscale": multiscale}
-OF_DEPTH = ("single", "training")  # windows and scales are for labels
+SINGLE: dict[str, Maker] = {"labels": batched, "depth": whole}  # by the recipe's task
+OF_WHOLE = ("single", "training")  # ways for models that take no windows
 
 
 def benchmark(
@@ -126,10 +129,11 @@ def benchmark(
         UserError: a size that cannot be drawn, the photo cannot be read, or none of the ways is for the model.
     """
     device = next(model.parameters()).device
-    if model.recipe.task == "depth":
-        ways = {name: ways[name] for name in ways if name in OF_DEPTH}
+    if TASKS[model.recipe.task].whole:
+        ways = {name: ways[name] for name in ways if name in OF_WHOLE}
         if not ways:
-            raise UserError(f"a model of depth takes photos whole and at one scale; choose {' or '.join(OF_DEPTH)}")
+            task, others = model.recipe.task, " or ".join(OF_WHOLE)
+            raise UserError(f"a model of {task} takes photos whole and at one scale; choose {others}")
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / f"photo{Path(image).suffix or '.jpg'}"
         if image:

@@ -9,7 +9,7 @@ from torch import Tensor
 from segmenter.cost.stages import Stages, Way, noted
 from segmenter.data import transforms
 from segmenter.data.files import read_image
-from segmenter.data.layouts import DataSet
+from segmenter.data.samples import DataSet
 from segmenter.model.segmenter import Segmenter
 from segmenter.training import optim
 from segmenter.training.loop import Trained, computes_in_bf16
@@ -69,4 +69,4 @@ def _targets(objective: Objective, model: Segmenter, batch: int) -> Tensor:
     crop, generator = model.recipe.augment.crop, torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 1, *(max(1, side // 16) for side in crop), generator=generator)
     pixels = torch.nn.functional.interpolate(coarse, crop)[:, 0]
-    return pixels if objective.target == "depth" else (pixels * len(model.classes)).long()
+    return objective.imagined(pixels)

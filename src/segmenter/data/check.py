@@ -11,9 +11,9 @@ import numpy as np
 
 from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_values
-from segmenter.data.findings import GENERATED, Finding, Verdict, duplicates, listed, look_at
-from segmenter.data.layouts import DataSet, FileSample, Sample, size_text
+from segmenter.data.findings import Finding, Verdict, duplicates, listed, look_at
 from segmenter.data.pairs import first
+from segmenter.data.samples import DataSet, FileSample, Sample, size_text
 from segmenter.errors import UserError
 
 KINDS = {"unreadable": "unreadable files", "size": "sizes that differ", "value": "values without class"}
@@ -21,10 +21,9 @@ KINDS = {"unreadable": "unreadable files", "size": "sizes that differ", "value":
 
 @dataclass(frozen=True)
 class Report(Verdict):
-    """What `check_data` found, and per split the pixels of each class (K integers)."""
+    """What `check_labels` found, and per split the pixels of each class (K integers)."""
 
     classes: Classes
-    findings: list[Finding]
     pixel_counts: dict[str, np.ndarray]
     """Pixels of each class."""
     image_pixels: dict[str, np.ndarray]
@@ -57,26 +56,19 @@ class _Seen:
     """Mask values without class."""
 
 
-def check_data(dataset: DataSet) -> Report:
+def check_labels(dataset: DataSet) -> Report:
     """Read all masks and image headers of every split; nothing wrong with a file stops it, errors come first."""
     classes = dataset.classes
-    splits = {
-        split: [s for i, s in enumerate(samples) if isinstance(s, FileSample) or i < GENERATED]
-        for split, samples in dataset.splits.items()
-    }
-    report = Report(classes, [], {}, {}, {})
-    for split, seen in look_at(splits, lambda sample: _look(sample, classes)):
+    report = Report([], classes, {}, {}, {})
+    for split, samples, seen in look_at(dataset, lambda sample: _look(sample, classes)):
         counts = np.array([result.counts for result in seen if result.counts is not None])
         counts = counts.reshape(-1, len(classes))  # images K
         report.pixel_counts[split] = counts.sum(0)
         report.image_pixels[split] = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
         report.ignored[split] = sum(result.ignored for result in seen)
-        samples = splits[split]
         report.findings.extend(_file_findings(samples, seen, classes) + _mask_findings(split, samples, seen))
-    files = {split: [s for s in samples if isinstance(s, FileSample)] for split, samples in splits.items()}
-    images = {split: [sample.image_path for sample in samples] for split, samples in files.items()}
-    report.findings.extend(_class_findings(report) + duplicates(images))
-    report.findings.sort(key=lambda finding: finding.severity)  # "error" < "warning"; else the order stays
+    report.findings.extend(_class_findings(report) + duplicates(dataset))
+    report.sort()
     return report
 
 
@@ -99,22 +91,21 @@ def _look(sample: Sample, classes: Classes) -> _Seen:
     """Size, values and counts of one sample."""
     seen = _Seen()
     if not isinstance(sample, FileSample):
-        return _count(sample.labels(), classes, seen)
+        return _count(sample.target(), classes, seen)
     size = None
     try:
         size = image_size(sample.image_path)
     except UserError as error:
         seen.problems.append(("unreadable", str(error)))
-    if sample.mask_path is None:
+    if sample.target_path is None:
         return seen
     try:
-        mask = read_values(sample.mask_path, classes.by_color)
+        mask = read_values(sample.target_path, classes.by_color)
     except UserError as error:
         seen.problems.append(("unreadable", str(error)))
         return seen
     if size is not None and mask.shape[:2] != size:
-        text = size_text(sample.image_path, size, sample.mask_path, mask.shape[:2])
-        seen.problems.append(("size", text))
+        seen.problems.append(("size", size_text(sample, size, mask.shape[:2])))
     labels, seen.unknown = classes.lookup(mask)
     return seen if seen.unknown else _count(labels, classes, seen)
 
@@ -133,7 +124,7 @@ def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Cl
         for kind, text in result.problems:
             by_kind[kind].append(text)
         for value in result.unknown:
-            holders[value].append(str(sample.mask_path))
+            holders[value].append(str(sample.target_path))
     for value, masks in holders.items():
         subject = f"{masks[0]} holds" if len(masks) == 1 else f"{len(masks)} masks ({first(masks)}) hold"
         by_kind["value"].append(f"{subject} {classes.unknown_text(value)}")
@@ -148,7 +139,7 @@ def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen])
     if empty:
         text = f"{split}: {len(empty)} of {len(samples)} masks hold nothing but ignored pixels ({first(empty)})"
         findings.append(Finding("warning", f"{text}; they teach nothing: label them or remove them"))
-    lossy = [str(sample.mask_path) for sample in samples if _is_jpeg(sample)]
+    lossy = [str(sample.target_path) for sample in samples if _is_jpeg(sample)]
     if lossy:
         text = f"{split}: {len(lossy)} masks are JPEG files ({first(lossy)})"
         findings.append(Finding("warning", f"{text}, which changes values at edges; export them as PNG"))
@@ -156,7 +147,7 @@ def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen])
 
 
 def _is_jpeg(sample: Sample) -> bool:
-    mask = sample.mask_path if isinstance(sample, FileSample) else None
+    mask = sample.target_path if isinstance(sample, FileSample) else None
     return mask is not None and mask.suffix.lower() in (".jpg", ".jpeg")
 
 

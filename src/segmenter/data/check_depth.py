@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segmenter import config
-from segmenter.data.depth_data import DepthFile, DepthSample
 from segmenter.data.depth_files import ScaleMissing
 from segmenter.data.files import image_size
-from segmenter.data.findings import GENERATED, Finding, Verdict, duplicates, listed, look_at
-from segmenter.data.layouts import DataSet
+from segmenter.data.findings import Finding, Verdict, duplicates, listed, look_at
+from segmenter.data.samples import DataSet, Sample
 from segmenter.errors import UserError
 
 # Metres between which the median of a data set lies; else the scale is probably not what was meant.
@@ -37,7 +35,6 @@ class Range:
 class DepthReport(Verdict):
     """What `check_depth` found."""
 
-    findings: list[Finding]
     ranges: dict[str, Range]
     """By split; none where no map of it could be read."""
 
@@ -64,14 +61,10 @@ class _Seen:
     problems: list[str] = field(default_factory=list)
 
 
-def check_depth(dataset: DataSet, settings: config.Data) -> DepthReport:
+def check_depth(dataset: DataSet) -> DepthReport:
     """Reads all depth maps and image headers of every split; nothing wrong with a file stops it, errors come first."""
-    splits = {
-        split: [s for i, s in enumerate(samples) if isinstance(s, DepthFile) or i < GENERATED]
-        for split, samples in dataset.splits.items()
-    }
     report = DepthReport([], {})
-    for split, seen in look_at(splits, _look):
+    for split, _, seen in look_at(dataset, _look):
         report.findings.extend(_file_findings(seen))
         read = [result for result in seen if result.measured is not None]
         if read:
@@ -79,16 +72,15 @@ def check_depth(dataset: DataSet, settings: config.Data) -> DepthReport:
             share = float(np.mean([result.measured for result in read]))
             found = Range(len(read), share, nearest.min(), np.median(median), farthest.max())
             report.ranges[split] = found
-            if settings.depth_kind == "depth" and not PLAUSIBLE[0] <= found.median <= PLAUSIBLE[1]:
+            if dataset.settings.depth_kind == "depth" and not PLAUSIBLE[0] <= found.median <= PLAUSIBLE[1]:
                 text = f"{split}: the median depth is {found.median:.4g} m; if that cannot be, write the number that "
                 report.findings.append(Finding("warning", f"{text}means one metre: --data.depth-scale"))
-    files = {split: [s for s in samples if isinstance(s, DepthFile)] for split, samples in splits.items()}
-    report.findings.extend(duplicates({split: [s.image_path for s in samples] for split, samples in files.items()}))
-    report.findings.sort(key=lambda finding: finding.severity)  # "error" < "warning"; else the order stays
+    report.findings.extend(duplicates(dataset))
+    report.sort()
     return report
 
 
-def _look(sample: DepthSample) -> _Seen:
+def _look(sample: Sample) -> _Seen:
     """Size and range of one sample."""
     seen = _Seen()
     if not sample.labelled:
@@ -98,7 +90,7 @@ def _look(sample: DepthSample) -> _Seen:
             seen.problems.append(str(error))
         return seen
     try:
-        inverse = sample.inverse_depth()
+        inverse = sample.target()
     except UserError as error:
         seen.no_scale = isinstance(error, ScaleMissing)
         seen.problems.append(str(error))

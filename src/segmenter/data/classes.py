@@ -29,8 +29,6 @@ class Classes:
     names: tuple[str, ...]
     colors: tuple[Color, ...]
     """RGB, 0 to 255."""
-    ignore: int = 255
-    """Label value that is neither learnt nor scored; 65535 with more than 255 classes, whatever is given."""
     values: Mapping[int, int] = field(default_factory=dict)
     """Mask value (with `by_color`: 0xRRGGBB) to class id or ignore; other plain values are class ids."""
     by_color: bool = False
@@ -39,11 +37,14 @@ class Classes:
     def __post_init__(self):
         if len(self.names) != len(self.colors):
             raise ValueError(f"{len(self.names)} names but {len(self.colors)} colours")
-        # Labels are stored as uint8 where they fit: the ignore value is then the largest that the type holds.
-        object.__setattr__(self, "ignore", 255 if len(self.names) <= 255 else 65535)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def ignore(self) -> int:
+        """Label value that is neither learnt nor scored: the largest of uint8, above 255 classes of uint16."""
+        return 255 if len(self) <= 255 else 65535
 
     def to_dict(self) -> dict:
         """Plain JSON types, as stored beside a model."""

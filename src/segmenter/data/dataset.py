@@ -5,9 +5,7 @@ run that is continued in another process, or loaded by other workers, sees the s
 """
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,27 +14,18 @@ from torch.utils.data import Dataset
 
 from segmenter import config
 from segmenter.data import transforms
-from segmenter.data.depth_data import DepthSample
-from segmenter.data.files import read_image, read_mask
-from segmenter.data.layouts import Sample
-
-__all__ = ["EndlessSampler", "TrainingSamples", "read_image", "read_mask"]
+from segmenter.data.samples import Sample
+from segmenter.data.tasks import TASKS
 
 
 class TrainingSamples(Dataset):
     """Augmented crops; an item is asked for by (index of the sample, number of the draw)."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample] | Sequence[DepthSample],
-        augment: config.Augment,
-        seed: int,
-        target: Literal["labels", "depth"] = "labels",
-    ):
+    def __init__(self, samples: Sequence[Sample], augment: config.Augment, seed: int, task: str = "labels"):
         self.samples = samples
         self.augment = augment
         self.seed = seed
-        self.target = target
+        self.task = task
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -46,34 +35,27 @@ class TrainingSamples(Dataset):
 
         Returns:
             image: uint8, 3 h w, 0 in the padding (after normalisation it must be 0 there: see `content`).
-            labels: int64, h w; the ignore value in the padding. Or, as the target is,
-            depth: inverse depth, float32, h w, 1 / metre; NaN in the padding and where it was not measured.
+            target: h w. Labels: int64, with the ignore value in the padding. Inverse depth: float32, 1 / metre, NaN in
+                the padding and where it was not measured.
             content: int64, (height, width) of the part at the top left that is no padding.
             name: the sample's.
         """
         index, draw = key
-        sample = self.samples[index]
-        pixels, ignore = (_labels if self.target == "labels" else _depth)(sample)  # H W
+        sample, task = self.samples[index], TASKS[self.task]
+        stored = sample.target()
+        ignore, target = task.ignore(stored), as_tensor(stored)  # H W
         image = torch.from_numpy(sample.image()).permute(2, 0, 1)  # 3 H W
         generator = _generator("sample", self.seed, draw)
-        image, pixels = transforms.augment(image, pixels, self.augment, ignore, generator)
-        content = torch.tensor(pixels.shape)
-        image, pixels = transforms.pad(image, pixels, self.augment.crop, ignore)
-        pixels = pixels.long() if self.target == "labels" else pixels.contiguous()
-        return {"image": image.contiguous(), self.target: pixels, "content": content, "name": sample.name}
+        image, target = transforms.augment(image, target, self.augment, ignore, generator)
+        content = torch.tensor(target.shape)
+        image, target = transforms.pad(image, target, self.augment.crop, ignore)
+        target = torch.from_numpy(np.ascontiguousarray(target.numpy(), task.learnt))
+        return {"image": image.contiguous(), "target": target, "content": content, "name": sample.name}
 
 
-def _labels(sample: Sample) -> tuple[Tensor, int]:
-    """Labels (H W) and their ignore value."""
-    labels = sample.labels()
-    ignore = int(np.iinfo(labels.dtype).max)  # 255 of uint8, 65535 of uint16
-    # int32: torch can neither count nor index uint16
-    return torch.from_numpy(labels if labels.dtype == np.uint8 else labels.astype(np.int32)), ignore
-
-
-def _depth(sample: DepthSample) -> tuple[Tensor, float]:
-    """Inverse depth (H W float32) and what stands for none."""
-    return torch.from_numpy(sample.inverse_depth()), math.nan
+def as_tensor(target: np.ndarray) -> Tensor:
+    """A target (H W) as torch can work with it: uint16 becomes int32, which it can count and index."""
+    return torch.from_numpy(target.astype(np.int32) if target.dtype == np.uint16 else target)
 
 
 class EndlessSampler:

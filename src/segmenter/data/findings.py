@@ -3,15 +3,15 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
 from segmenter.data.pairs import first
+from segmenter.data.samples import DataSet, FileSample, Sample
 from segmenter.errors import UserError
 
 LISTED = 10  # findings of one kind that are written out
@@ -26,10 +26,19 @@ class Finding:
     text: str
 
 
+@dataclass(frozen=True)
 class Verdict:
     """What findings mean for a training; a report has this beside its numbers."""
 
     findings: list[Finding]
+
+    def table(self) -> str:
+        """The numbers of the report for people."""
+        raise NotImplementedError
+
+    def sort(self) -> None:
+        """Errors first, each kind in the order in which they were found."""
+        self.findings.sort(key=lambda finding: finding.severity)  # "error" < "warning"
 
     @property
     def warnings(self) -> list[str]:
@@ -47,8 +56,12 @@ class Verdict:
             raise UserError("the data cannot be trained on:\n" + "\n".join(f"- {text}" for text in errors))
 
 
-def look_at(splits: Mapping[str, Sequence], look: Callable[[Any], Any]) -> Iterator[tuple[str, list]]:
-    """Each split with what `look` says of each of its samples; a bar shows how far it is."""
+def look_at(dataset: DataSet, look: Callable[[Sample], Any]) -> Iterator[tuple[str, list[Sample], list]]:
+    """Each split with its samples and what `look` says of each; a bar shows how far it is."""
+    splits = {
+        split: [sample for i, sample in enumerate(samples) if isinstance(sample, FileSample) or i < GENERATED]
+        for split, samples in dataset.splits.items()
+    }
     bar = tqdm(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for split, samples in splits.items():
@@ -56,7 +69,7 @@ def look_at(splits: Mapping[str, Sequence], look: Callable[[Any], Any]) -> Itera
             for result in pool.map(look, samples):
                 seen.append(result)
                 bar.update()
-            yield split, seen
+            yield split, samples, seen
 
 
 def listed(texts: Sequence[str], more: str, most: int = LISTED) -> list[Finding]:
@@ -67,11 +80,11 @@ def listed(texts: Sequence[str], more: str, most: int = LISTED) -> list[Finding]
     return findings
 
 
-def duplicates(images: Mapping[str, Sequence[Path]]) -> list[Finding]:
+def duplicates(dataset: DataSet) -> list[Finding]:
     """Images of val and test that are, byte for byte, in train as well: their scores mean nothing."""
     by_size = defaultdict(list)  # only files of equal size are read
-    for split, paths in images.items():
-        for path in paths:
+    for split, samples in dataset.splits.items():
+        for path in (sample.image_path for sample in samples if isinstance(sample, FileSample)):
             if path.is_file():
                 by_size[path.stat().st_size].append((split, path))
     twins = defaultdict(list)

@@ -1,142 +1,150 @@
-"""A model and labelled samples to scores: predictions at the labels' own size, as the field requires."""
+"""A model and images whose targets are known to scores: predictions at the targets' own size, as the field requires."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from segmenter import config, upsample
+from segmenter import config
 from segmenter.config import Alignment
-from segmenter.data.depth_data import DepthSample, open_depth
-from segmenter.data.layouts import Sample, open_data
+from segmenter.data.dataset import as_tensor
 from segmenter.data.loader import loaded
+from segmenter.data.samples import DataSet, Sample
+from segmenter.data.tasks import TASKS as DATA
 from segmenter.errors import UserError
-from segmenter.evaluation.depth import evaluate_depth
 from segmenter.evaluation.depth_metrics import DepthScores
 from segmenter.evaluation.metrics import Scores
-from segmenter.inference.depth import refuse_multiscale
-from segmenter.inference.passes import at_scales, passes_at, scaled
-from segmenter.inference.windows import logits_of_many
+from segmenter.evaluation.tasks import TASKS
+from segmenter.inference.mode import evaluating
+from segmenter.inference.passes import asked, at_scales, scaled
+from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
-
-TARGETS = {"labels": "masks", "depth": "depth maps"}
 
 logger = logging.getLogger(__name__)
 
 
 class _Decoded(Dataset):
-    """Samples read and scaled in the loader's workers: image (3 h w uint8) or its scales, and labels (H W)."""
+    """Samples read and scaled in the loader's workers: image (3 h w uint8) or its scales, and target (H W)."""
 
-    def __init__(self, samples: Sequence[Sample], augment: config.Augment, native: bool, multiscale: bool):
-        self.samples, self.augment, self.native, self.multiscale = samples, augment, native, multiscale
+    def __init__(self, samples: Sequence[Sample], scale: Callable[[np.ndarray], Tensor | list[Tensor]]):
+        self.samples, self.scale = samples, scale
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:
-        image, labels = self.samples[index].image(), self.samples[index].labels()
-        labels = labels if labels.dtype == np.uint8 else labels.astype(np.int32)  # torch knows little of uint16
-        if self.multiscale:
-            return list(at_scales(image, self.augment, self.native)), torch.from_numpy(labels)
-        return scaled(image, self.augment, self.native), torch.from_numpy(labels)
+    def __getitem__(self, index: int) -> tuple[Tensor | list[Tensor], Tensor]:
+        image, target = self.samples[index].image(), self.samples[index].target()
+        return self.scale(image), as_tensor(target)
+
+
+def _scales(image: np.ndarray, **options) -> list[Tensor]:
+    return list(at_scales(image, **options))
 
 
 @torch.inference_mode()
-def confusion(
+def totals(
     model: Segmenter,
     samples: Sequence[Sample],
     multiscale: bool = False,
-    native: bool = False,
+    settings: config.Inference | None = None,
+    alignment: Alignment = "auto",
     workers: int = 0,
     title: str = "evaluate",
     show: bool = True,
-) -> torch.Tensor:
-    """Counts (K K int64, row true, column predicted) of a model over labelled samples."""
-    device = next(model.parameters()).device
-    native = native or model.recipe.inference.native
-    total = torch.zeros(len(model.classes), len(model.classes), dtype=torch.int64, device=device)
-    dataset = _Decoded(samples, model.recipe.augment, native, multiscale)
-    with loaded(dataset, min(workers, len(samples)), pin=device.type == "cuda") as decoded:
-        stream = tqdm(decoded, title, len(samples), unit="image", leave=False, disable=not show)
-        for part in (_counts_of_means if multiscale else _counts)(model, stream):
-            total += part
-    return total
+) -> Tensor:
+    """What the scores of a model are made of, summed over labelled samples; parts of a data set add up.
 
-
-def _counts(model: Segmenter, images: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[torch.Tensor]:
-    """Counts (K K) of each image in one pass; images share passes through the network."""
-    for logits, geometry, labels in logits_of_many(model, images):
-        labels = labels.to(logits.device, non_blocking=True)[None]
-        geometry = replace(geometry, final=tuple(labels.shape[1:]))
-        yield upsample.confusion(logits, labels, geometry, model.classes.ignore)
-
-
-def _counts_of_means(
-    model: Segmenter, images: Iterable[tuple[list[torch.Tensor], torch.Tensor]]
-) -> Iterator[torch.Tensor]:
-    """Counts (K K) of each image at many scales."""
-    for scales, labels in images:
-        predicted = upsample.labels_of_mean(passes_at(model, scales, tuple(labels.shape)))
-        labels = labels.to(predicted.device, non_blocking=True)
-        yield upsample.count(predicted, labels, len(model.classes), model.classes.ignore)
-
-
-def evaluate_folder(
-    model: Segmenter,
-    data: config.Data,
-    split: str = "auto",
-    multiscale: bool = False,
-    native: bool = False,
-    workers: int = 0,
-    alignment: Alignment = "auto",
-) -> Scores | DepthScores:
-    """Scores of a model over a split of a data set; `auto` is test, or val where test has no masks.
+    Of labels counts (K K int64, row true, column predicted), of depth the sums of `DepthScores` (1 + METRICS).
 
     Raises:
-        UserError: the data has no such split, or other classes than the model, or as `evaluate`.
+        UserError: one of the samples cannot be scored, or a setting is not for the model's task.
     """
-    found = open_depth(data) if model.recipe.task == "depth" else open_data(data)
-    if split == "auto":
-        split = found.labelled_split()
-        if split != "test":
-            logger.warning("%s has no test images with %s: scored on %s", data.root, TARGETS[model.recipe.task], split)
-    if found.classes.names != model.classes.names:
-        raise UserError(
-            f"{data.root} has the classes {_few(found.classes.names)}, the model {_few(model.classes.names)}; "
-            "give the classes.yaml that the model was trained with: --classes FILE"
-        )
-    return evaluate(model, found.split(split), multiscale, native, workers, alignment=alignment)
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
+    refuse_multiscale(model, multiscale)
+    task, settings = TASKS[model.recipe.task], asked(model, settings, False)
+    alignment = task.alignment(model, alignment)
+    scale = partial(_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
+    counts = task.counts_at_scales if multiscale else task.counts
+    pin = next(model.parameters()).device.type == "cuda"
+    with evaluating(model), loaded(_Decoded(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
+        stream = tqdm(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+        return sum(counts(model, stream, settings, alignment), task.nothing(model))
 
 
 def evaluate(
     model: Segmenter,
-    samples: Sequence[Sample] | Sequence[DepthSample],
+    data: str | Path | config.Data | DataSet | Sequence[Sample],
     multiscale: bool = False,
     native: bool = False,
+    split: str = "auto",
+    inference: config.Inference | None = None,
+    alignment: Alignment = "auto",
     workers: int = 0,
     show: bool = True,
-    alignment: Alignment = "auto",
 ) -> Scores | DepthScores:
-    """Scores of a model in evaluation mode over labelled samples; `alignment` is for depth (see `evaluate_depth`).
+    """Scores of a model over images whose masks, or depth maps, are known.
+
+    >>> model = segmenter.load("runs/first")
+    >>> scores = segmenter.evaluate(model, "photos", show=False)
+    >>> 0 <= scores.mean_iou <= 1, scores.confusion.shape
+    (True, (3, 3))
+    >>> val = segmenter.open_data("photos").split("val")
+    >>> print(segmenter.evaluate(model, val, native=True, show=False).table().splitlines()[0])
+    class      IoU  accuracy  share of pixels
+
+    Args:
+        model: in whatever mode; it is scored in evaluation mode.
+        data: a folder, opened as the model's recipe reads depth; what `segmenter.open_data` gave, or samples of it.
+        multiscale: mean of six scales and their mirror images; labels only.
+        native: keep the images' scale, even where the settings do not say so.
+        split: of a folder or data set; `auto`: test, or val where test has no masks.
+        inference: windows and scale; none: those of the model's recipe.
+        alignment: of predicted depth to the true one, image by image; `auto`: least_squares for relative models, none
+            for metric ones.
+        workers: processes that load images.
+        show: a progress bar.
+
+    Returns:
+        `Scores` with `confusion` (K K: row true, column predicted), `iou` and `accuracy` (K, 0 to 1), `mean_iou`,
+        `mean_accuracy` and `pixel_accuracy`; of a model of depth `DepthScores`. Both have `to_dict()` and `table()`.
 
     Raises:
-        UserError: there are no samples, or one of them has no mask or one of another size, or a setting is not for
-            what the model does.
+        UserError: the data cannot be opened, has no such split or other classes than the model; there are no samples,
+            or one of them cannot be read or has no mask; or a setting is not for what the model does.
     """
-    if model.recipe.task == "depth":
-        refuse_multiscale(multiscale)
-        return evaluate_depth(model, samples, alignment, native, workers, show)
-    if alignment != "auto":
-        raise UserError(f"alignment is {alignment!r}, but the model gives labels, which need none; leave it out")
-    if not samples:
+    if isinstance(data, str | Path):
+        known = model.recipe.data
+        data = config.Data(root=str(data), depth_scale=known.depth_scale, depth_kind=known.depth_kind)
+    if isinstance(data, config.Data):
+        data = DATA[model.recipe.task].open(data)
+    if isinstance(data, DataSet):
+        data = _samples(model, data, split)
+    if not data:
         raise UserError("there are no images to evaluate on; choose another split")
-    counts = confusion(model, samples, multiscale, native, workers, show=show)
-    return Scores(counts.cpu().numpy(), model.classes.names)
+    task, settings = TASKS[model.recipe.task], asked(model, inference, native)
+    total = totals(model, data, multiscale, settings, alignment, workers, show=show)
+    return task.scores(model, total, task.alignment(model, alignment))
+
+
+def _samples(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
+    """The samples of a split, if the model can be scored on them."""
+    if split == "auto":
+        split = data.labelled_split()
+        if split != "test":
+            word = DATA[data.task].words.word
+            logger.warning("%s has no test images with %ss: scored on %s", data.settings.root, word, split)
+    if data.classes.names != model.classes.names:
+        raise UserError(
+            f"{data.settings.root} has the classes {_few(data.classes.names)}, the model {_few(model.classes.names)}; "
+            "give the classes.yaml that the model was trained with: --classes FILE"
+        )
+    return data.split(split)
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"

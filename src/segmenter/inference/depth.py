@@ -1,9 +1,10 @@
-"""An image to depth at its own size.
+"""Images to depth at their own size.
 
 Always in one pass over the whole image: each window of a relative model would have a scale and a shift of its own.
 Source of the metric models' formula: the published DPT for KITTI and NYU, arXiv 2103.13413.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,26 +12,17 @@ import torch
 from torch import Tensor
 
 from segmenter import config, upsample
-from segmenter.errors import UserError
 from segmenter.inference.passes import scaled
 from segmenter.model.segmenter import Segmenter
 
 LEAST = 1e-8  # of metric inverse depth, as published
 
 
-def refuse_multiscale(multiscale: bool) -> None:
-    """Does nothing unless several scales are asked for.
-
-    Raises:
-        UserError: they are. Class probabilities can be averaged, maps that differ by a scale and a shift cannot.
-    """
-    if multiscale:
-        raise UserError("multiscale averages class probabilities, and a model of depth gives none; leave it out")
-
-
 @dataclass(frozen=True)
 class DepthResult:
     """Depth of one image at its own size."""
+
+    task = "depth"
 
     depth: np.ndarray
     """H W float32: metres with `metric`; else inverse depth up to a scale and a shift: larger is nearer."""
@@ -52,8 +44,11 @@ def inverse_depth(model: Segmenter, image: Tensor, size: tuple[int, int]) -> Ten
     return metric_inverse(pixels, settings) if settings.target == "metric" else pixels
 
 
-def predict_depth(model: Segmenter, image: np.ndarray, native: bool = False) -> DepthResult:
-    """Depth of an image (H W 3 uint8); `native` keeps its scale instead of bringing it to the training's."""
-    inverse = inverse_depth(model, scaled(image, model.recipe.augment, native), image.shape[:2])
+def depth_results(
+    model: Segmenter, images: Iterable[np.ndarray], settings: config.Inference, _: bool
+) -> Iterator[DepthResult]:
+    """Depth of each image (H W 3 uint8), in order."""
     metric = model.recipe.depth.target == "metric"
-    return DepthResult((1 / inverse if metric else inverse).cpu().numpy(), metric)
+    for image in images:
+        inverse = inverse_depth(model, scaled(image, model.recipe.augment, settings.native), image.shape[:2])
+        yield DepthResult((1 / inverse if metric else inverse).cpu().numpy(), metric)

@@ -18,6 +18,12 @@ from segmenter.model.segmenter import Segmenter
 MULTISCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
+def asked(model: Segmenter, inference: config.Inference | None, native: bool) -> config.Inference:
+    """The settings to look at images with: the given ones, or the model's recipe's; `native` is then added to them."""
+    settings = inference or model.recipe.inference
+    return replace(settings, native=settings.native or native)
+
+
 def scaled(image: np.ndarray, augment: config.Augment, native: bool = False, ratio: float = 1.0) -> Tensor:
     """An image (H W 3 uint8) at the scale of the training (3 h w uint8); `native` keeps its own."""
     if native and ratio == 1:  # a large photo should not be copied
@@ -30,15 +36,19 @@ def scaled(image: np.ndarray, augment: config.Augment, native: bool = False, rat
 
 
 @torch.inference_mode()
-def one_pass(model: Segmenter, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, upsample.Geometry]:
+def one_pass(
+    model: Segmenter, image: Tensor, size: tuple[int, int], settings: config.Inference
+) -> tuple[Tensor, upsample.Geometry]:
     """A scaled image (3 h w uint8) to logits (windows K gh gw) and their geometry on `size` pixels (H, W)."""
-    logits, geometry = window_logits(model, image)
+    logits, geometry = window_logits(model, image, settings)
     return logits, replace(geometry, final=size)
 
 
-def many_passes(model: Segmenter, image: np.ndarray, native: bool = False) -> list[tuple[Tensor, upsample.Geometry]]:
+def many_passes(
+    model: Segmenter, image: np.ndarray, settings: config.Inference
+) -> list[tuple[Tensor, upsample.Geometry]]:
     """An image (H W 3 uint8) at every ratio of MULTISCALE, straight and mirrored, each ending at its own size."""
-    return passes_at(model, at_scales(image, model.recipe.augment, native), image.shape[:2])
+    return passes_at(model, at_scales(image, model.recipe.augment, settings.native), image.shape[:2], settings)
 
 
 def at_scales(image: np.ndarray, augment: config.Augment, native: bool = False) -> Iterator[Tensor]:
@@ -48,7 +58,7 @@ def at_scales(image: np.ndarray, augment: config.Augment, native: bool = False) 
 
 @torch.inference_mode()
 def passes_at(
-    model: Segmenter, images: Iterable[Tensor], size: tuple[int, int]
+    model: Segmenter, images: Iterable[Tensor], size: tuple[int, int], settings: config.Inference
 ) -> list[tuple[Tensor, upsample.Geometry]]:
     """An image at several scales (3 h w uint8 each), straight and mirrored, to passes that end at `size`."""
 
@@ -59,6 +69,6 @@ def passes_at(
 
     passes = {
         place: (logits, replace(geometry, final=size, mirrored=place[1]))
-        for logits, geometry, place in logits_of_many(model, straight_and_mirrored())
+        for logits, geometry, place in logits_of_many(model, straight_and_mirrored(), settings)
     }
     return [passes[place] for place in sorted(passes)]  # in one order, so that sums are always rounded alike

@@ -1,18 +1,20 @@
-"""A photo to labels at the photo's own size."""
+"""Photos to what a model says of their pixels, at each photo's own size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import overload
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
-from segmenter import upsample
-from segmenter.data.classes import Classes
+from segmenter import config
 from segmenter.data.files import GREY_16, read_image
 from segmenter.errors import UserError
-from segmenter.inference.depth import DepthResult, predict_depth, refuse_multiscale
-from segmenter.inference.passes import many_passes, one_pass, scaled
+from segmenter.inference.depth import DepthResult
+from segmenter.inference.labels import Result
+from segmenter.inference.mode import answered
+from segmenter.inference.passes import asked
+from segmenter.inference.tasks import TASKS, refuse_multiscale
 from segmenter.model.segmenter import Segmenter
 
 Photo = str | Path | Image.Image | np.ndarray
@@ -44,50 +46,82 @@ def _picture_pixels(picture: Image.Image) -> np.ndarray:
     return np.array(upright.convert("RGB"))
 
 
-class Result:
-    """Labels (H W, uint8, or uint16 above 255 classes) of one image, and what it takes to say more about them."""
-
-    def __init__(self, passes: list, classes: Classes):
-        self.classes = classes
-        self._passes = passes
-        dtype, narrow = (np.uint8, torch.uint8) if len(classes) <= 255 else (np.uint16, torch.int32)
-        labels = upsample.labels(*passes[0], narrow)[0] if len(passes) == 1 else upsample.labels_of_mean(passes, narrow)
-        self.labels: np.ndarray = labels.cpu().numpy().astype(dtype, copy=False)
-
-    def probabilities(self) -> np.ndarray:
-        """Class probabilities (K H W float32) at every pixel; large: K x 4 bytes a pixel."""
-        return np.concatenate([part.cpu().numpy() for _, part in upsample.mean_probabilities(self._passes)], 1)
-
-    def probability_bands(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """The same in bands of rows, each (rows, K r W float32), for images too large to hold it at once."""
-        for rows, part in upsample.mean_probabilities(self._passes):
-            yield rows, part.cpu().numpy()
-
-
-@torch.inference_mode()
+@overload
 def predict(
     model: Segmenter,
     image: Photo,
     multiscale: bool = False,
     native: bool = False,
-) -> Result | DepthResult:
-    """Segments one image at its own size; with a model of depth, says the depth of its pixels.
+    inference: config.Inference | None = None,
+) -> Result | DepthResult: ...
+
+
+@overload
+def predict(
+    model: Segmenter,
+    image: Iterable[Photo],
+    multiscale: bool = False,
+    native: bool = False,
+    inference: config.Inference | None = None,
+) -> Iterator[Result | DepthResult]: ...
+
+
+def predict(
+    model: Segmenter,
+    image: Photo | Iterable[Photo],
+    multiscale: bool = False,
+    native: bool = False,
+    inference: config.Inference | None = None,
+) -> Result | DepthResult | Iterator[Result | DepthResult]:
+    """Segments one image, or one after another, at its own size; with a model of depth, says the depth of its pixels.
+
+    >>> model = segmenter.load("runs/first")
+    >>> segmenter.predict(model, "photos/test/images/test0.png").labels.shape
+    (64, 64)
+    >>> for result in segmenter.predict(model, sorted(Path("photos/test/images").iterdir())):
+    ...     print(result.labels.dtype)
+    uint8
+    uint8
 
     Args:
-        model: in evaluation mode, as `segmenter.load` gives it.
-        image: path, picture, or array (H W 3 uint8).
+        model: in whatever mode; it answers in evaluation mode.
+        image: path, picture, or array (H W 3 uint8); or an iterable of them, which is taken as the results are asked
+            for. Windows of several images share passes through the network.
         multiscale: mean of six scales and their mirror images: better, and more than twelve times slower.
         native: keep the photo's scale instead of bringing it to the one the model was trained at, even where the
-            model's recipe (`inference.native`) does not say so.
+            settings do not say so.
+        inference: windows and scale; none: those of the model's recipe. `segmenter.inference.presets.settings` gives
+            those of the published commands.
+
+    Returns:
+        A result with `labels` (H W, uint8, or uint16 above 255 classes), or of a model of depth with `depth` (H W
+        float32); of an iterable their iterator, in order.
 
     Raises:
-        UserError: the file is no image, or has other than 1, 3 or 4 channels.
+        UserError: multiscale was asked of a model of depth; or a file is no image, or has other than 1, 3 or 4
+            channels: of an iterable, after the results of the images before it.
     """
-    pixels = as_pixels(image)
-    native = native or model.recipe.inference.native
-    if model.recipe.task == "depth":
-        refuse_multiscale(multiscale)
-        return predict_depth(model, pixels, native)
-    if multiscale:
-        return Result(many_passes(model, pixels, native), model.classes)
-    return Result([one_pass(model, scaled(pixels, model.recipe.augment, native), pixels.shape[:2])], model.classes)
+    refuse_multiscale(model, multiscale)
+    alone = isinstance(image, Photo)
+    failed: list[UserError] = []
+    photos = _read([image] if alone else image, failed)
+    settings = asked(model, inference, native)
+    results = answered(model, TASKS[model.recipe.task].results(model, photos, settings, multiscale))
+    return next(_told(results, failed)) if alone else _told(results, failed)
+
+
+def _read(photos: Iterable[Photo], failed: list[UserError]) -> Iterator[np.ndarray]:
+    """The pixels of the photos up to the first that cannot be read, whose error is put aside."""
+    for photo in photos:
+        try:
+            yield as_pixels(photo)
+        except UserError as error:
+            failed.append(error)
+            return
+
+
+def _told(results: Iterator[Result | DepthResult], failed: list[UserError]) -> Iterator[Result | DepthResult]:
+    """The results, and then the error that ended them."""
+    yield from results
+    if failed:
+        raise failed[0]

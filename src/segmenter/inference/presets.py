@@ -1,19 +1,15 @@
-"""How the published commands look at an image by default, as named settings of a model's inference.
+"""How the published commands look at an image by default, as named settings for `predict` and `evaluate`.
 
 Source: rstrudel/segmenter at 20d1bfa (the evaluation while segm.train runs, segm.eval.miou, segm.inference) and the
 test configuration of mmsegmentation 1.2.2. Multi-scale testing is a flag there as here. What is an accident in them is
 left out: docs/published-weights.md, Q1, Q11 and Q13.
 """
 
-import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from segmenter.config import Inference, Recipe
 from segmenter.errors import UserError
-
-if TYPE_CHECKING:
-    from segmenter.model.segmenter import Segmenter
 
 Preset = Literal["segm.train", "segm.eval.miou", "segm.inference", "mmseg"]
 OVERLAP = 32  # pixels that windows share at least
@@ -37,14 +33,3 @@ def settings(preset: str, recipe: Recipe) -> Inference:
     if preset not in known:
         raise UserError(f"there is no preset {preset!r}; choose {', '.join(known)}")
     return known[preset]
-
-
-def with_preset(model: "Segmenter", preset: str) -> "Segmenter":
-    """A model with the same weights, the very tensors, that looks at images as a published command does.
-
-    Raises:
-        UserError: there is no such preset.
-    """
-    other = copy.copy(model)
-    other.recipe = replace(model.recipe, inference=settings(preset, model.recipe))
-    return other

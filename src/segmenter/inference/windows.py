@@ -5,19 +5,23 @@ border, logits averaged where windows overlap); here the averaging is left to `u
 so that an image smaller than the window is taken whole; `enlarge` does what the published code does with it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segmenter import upsample
+from segmenter import config, upsample
 from segmenter.model.segmenter import Segmenter
 
 Other = TypeVar("Other")
+# Pixels of windows that may come while one waits for others of its size: 32 windows of 512 x 512, which are 25 MB as
+# bytes and 100 MB as real numbers. Photos of one shape never wait so long; those of many would all lie in memory.
+WAITING = 2**23
 
 
 def positions(length: int, window: int, stride: int) -> tuple[int, ...]:
@@ -39,30 +43,48 @@ def enlarged_size(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, 
     return (window[0], other) if fixed == 0 else (other, window[1])
 
 
-def window_logits(model: Segmenter, image: Tensor) -> tuple[Tensor, upsample.Geometry]:
+def window_logits(model: Segmenter, image: Tensor, settings: config.Inference) -> tuple[Tensor, upsample.Geometry]:
     """An image (3 H W, 0 to 255) to logits (windows K h w) and their geometry on the H x W pixels.
 
-    Window, stride, windows a pass and what becomes of small images are those of the model's recipe.
+    The settings say window, stride, windows a pass and what becomes of small images.
     """
-    ((logits, geometry, _),) = logits_of_many(model, [(image, None)])
+    ((logits, geometry, _),) = logits_of_many(model, [(image, None)], settings)
     return logits, geometry
 
 
 def logits_of_many(
-    model: Segmenter, images: Iterable[tuple[Tensor, Other]]
+    model: Segmenter, images: Iterable[tuple[Tensor, Other]], settings: config.Inference
 ) -> Iterator[tuple[Tensor, upsample.Geometry, Other]]:
     """Images, each with something that belongs to it, to what `window_logits` gives, and that.
 
-    Windows of one size share passes whatever image they are of; so images of other sizes may overtake each other.
+    Windows of one size share passes whatever image they are of; so images of other sizes may overtake each other, but
+    none by more than WAITING pixels of windows.
     """
     queues: defaultdict[tuple[int, ...], _Queue] = defaultdict(_Queue)
+    come = 0  # pixels of all windows so far
     for image, other in images:
-        crops, geometry = windows_of(model, image)
-        queue = queues[tuple(crops[0].shape)]
-        queue.add(crops, geometry, other)
-        yield from queue.passed(model, at_least=model.recipe.inference.batch)
+        crops, geometry = windows_of(model, image, settings)
+        size = tuple(crops[0].shape)
+        come += len(crops) * math.prod(size[1:])
+        queues[size].add(crops, geometry, other, come)
+        del crops, image  # of which a pass may be the last use
+        yield from queues[size].passed(model, settings.batch, at_least=settings.batch)
+        for size, queue in list(queues.items()):
+            if queue.images and come - queue.images[0].come > WAITING:
+                yield from queue.passed(model, settings.batch, at_least=1)
+            if not queue.images:
+                del queues[size]
     for queue in queues.values():
-        yield from queue.passed(model, at_least=1)
+        yield from queue.passed(model, settings.batch, at_least=1)
+
+
+class _Image(NamedTuple):
+    """An image some of whose windows are still to go through the network."""
+
+    geometry: upsample.Geometry
+    other: object
+    come: int
+    """Pixels of all windows that had come when this one's had."""
 
 
 @dataclass
@@ -71,28 +93,26 @@ class _Queue:
 
     crops: list[Tensor] = field(default_factory=list)  # before it, 3 h w each
     logits: list[Tensor] = field(default_factory=list)  # behind it, of images that still miss some, K gh gw each
-    images: list[tuple] = field(default_factory=list)  # geometry, and what belongs to the image
+    images: list[_Image] = field(default_factory=list)
 
-    def add(self, crops: list[Tensor], geometry: upsample.Geometry, other: Other) -> None:
+    def add(self, crops: list[Tensor], geometry: upsample.Geometry, other: object, come: int) -> None:
         self.crops += crops
-        self.images.append((geometry, other))
+        self.images.append(_Image(geometry, other, come))
 
-    def passed(self, model: Segmenter, at_least: int) -> Iterator[tuple[Tensor, upsample.Geometry, Other]]:
+    def passed(self, model: Segmenter, batch: int, at_least: int) -> Iterator[tuple[Tensor, upsample.Geometry, Other]]:
         """Sends windows through the network while there are enough of them; the images that are then complete."""
-        batch = model.recipe.inference.batch
         while len(self.crops) >= at_least:
             crops, self.crops = self.crops[:batch], self.crops[batch:]
             self.logits += model(model.normalize(torch.stack(crops))).float()
-        while self.images and len(self.logits) >= self.images[0][0].window_count:
-            geometry, other = self.images.pop(0)
+        while self.images and len(self.logits) >= self.images[0].geometry.window_count:
+            geometry, other, _ = self.images.pop(0)
             logits = torch.stack(self.logits[: geometry.window_count])  # windows K h w
             del self.logits[: geometry.window_count]
             yield logits, geometry, other
 
 
-def windows_of(model: Segmenter, image: Tensor) -> tuple[list[Tensor], upsample.Geometry]:
+def windows_of(model: Segmenter, image: Tensor, settings: config.Inference) -> tuple[list[Tensor], upsample.Geometry]:
     """An image (3 H W, 0 to 255) to its windows (3 h w each) on the model's device, and their geometry."""
-    settings = model.recipe.inference
     image = image.to(next(model.parameters()).device, non_blocking=True)
     size = height, width = tuple(image.shape[1:])
     if settings.enlarge and (larger := enlarged_size(size, settings.window)) != size:

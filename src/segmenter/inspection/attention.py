@@ -10,15 +10,31 @@ import torch
 from torch import Tensor
 
 from segmenter.errors import UserError
+from segmenter.inference.mode import evaluating
 from segmenter.model.segmenter import Segmenter
 
 
 @torch.inference_mode()
 def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encoder", "decoder"] = "encoder") -> Tensor:
-    """Normalised images (B 3 H W) to attention probabilities (B heads T T) of a block (0-based) in evaluation mode.
+    """What each token of a block looks at, of normalised images, in evaluation mode.
 
-    Row: the token that looks, column: the one looked at. T are in the encoder the prefix tokens (class, ...) and the
-    patches row by row, in the decoder the patches and the classes.
+    >>> model = segmenter.load("runs/first")
+    >>> photo = segmenter.open_data("photos").split("test")[0].image()  # H W 3
+    >>> images = model.normalize(torch.from_numpy(photo).permute(2, 0, 1)[None])
+    >>> found = segmenter.attention(model, images, block=1)
+    >>> found.shape  # 8 x 8 patches and the class token, 3 heads
+    torch.Size([1, 3, 65, 65])
+
+    Args:
+        model: in whatever mode.
+        images: B 3 H W, normalised.
+        block: counted from 0.
+        part: the encoder, or a decoder that has blocks.
+
+    Returns:
+        Probabilities (B heads T T, 0 to 1). Row: the token that looks, column: the one looked at; a row sums to 1. T
+        are in the encoder the prefix tokens (class, ...) and the patches row by row, in the decoder the patches and
+        the classes.
 
     Raises:
         UserError: there is no such block.
@@ -33,10 +49,11 @@ def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encod
     fused, layer.fused_attn = layer.fused_attn, False
     hook = layer.attn_drop.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
     try:
-        if part == "encoder":
-            model.encoder.intermediate(images, [block])
-        else:
-            model(images)
+        with evaluating(model):
+            if part == "encoder":
+                model.encoder.intermediate(images, [block])
+            else:
+                model(images)
     finally:
         hook.remove()
         layer.fused_attn = fused

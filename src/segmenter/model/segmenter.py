@@ -155,5 +155,5 @@ def create(
         classes = DEPTH_CLASSES
     if not isinstance(classes, Classes):
         names = tuple(classes) if not isinstance(classes, int) else tuple(f"class {i}" for i in range(classes))
-        classes = Classes(names, default_colors(len(names)), ignore=255 if len(names) <= 255 else 65535)
+        classes = Classes(names, default_colors(len(names)))
     return Segmenter(recipe, classes)

@@ -3,43 +3,34 @@
 As `LabelObjective` for labels. A loss is a mean over images here, not over pixels, as its sources have it.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from segmenter import upsample
 from segmenter.config import Recipe
-from segmenter.data.check_depth import check_depth
-from segmenter.data.depth_data import DepthSample, open_depth
-from segmenter.data.layouts import DataSet
-from segmenter.evaluation.depth import depth_sums, usual_alignment
+from segmenter.data.check_depth import DepthReport
+from segmenter.data.samples import DataSet
 from segmenter.evaluation.depth_metrics import DepthScores
 from segmenter.inference.depth import metric_inverse
-from segmenter.model.segmenter import Output, Segmenter
+from segmenter.model.segmenter import Output
 from segmenter.training import depth_losses
 
 
 class DepthObjective:
     """Loss of relative inverse depth, or of metric depth, mean over the images that have measurements."""
 
-    target = "depth"  # of a batch
-    metric = "delta1"
-    open_data = staticmethod(open_depth)
+    metric = title = "delta1"
 
     def __init__(self, recipe: Recipe, data: DataSet, class_weights: Tensor | None = None):
         self.recipe, self.settings = recipe, recipe.depth
         self.class_weights = class_weights  # none: depth has no classes
 
-    def check(self, data: DataSet) -> list[str]:
-        """Reads every depth map; returns warnings.
+    def weigh(self, report: DepthReport) -> None:
+        """Does nothing: all images weigh the same."""
 
-        Raises:
-            UserError: what would spoil the training.
-        """
-        report = check_depth(data, self.recipe.data)
-        report.refuse_errors()
-        return report.warnings
+    def imagined(self, numbers: Tensor) -> Tensor:
+        """Inverse depth that means nothing (B H W) from random numbers (B H W, 0 to 1), for measurements."""
+        return numbers
 
     def weight(self, depth: Tensor) -> Tensor:
         """What the true inverse depth (B H W) counts for in the mean: the number of images that can be learnt from."""
@@ -57,12 +48,6 @@ class DepthObjective:
                 loss = depth_losses.inverse_loss(pixels, truth, settings.inverse_loss, settings.gradient_weight)
             total = total + share * loss
         return total
-
-    def counts(self, model: Segmenter, samples: Sequence[DepthSample]) -> Tensor:
-        """What the scores are computed from, which adds up over processes."""
-        workers = self.recipe.train.workers
-        sums = depth_sums(model, samples, usual_alignment(model), workers=workers, title="validate")
-        return torch.from_numpy(sums).float().to(next(model.parameters()).device)  # some devices have no float64
 
     def scores(self, counts: Tensor) -> dict[str, float]:
         """Scores for the log; `metric` is the one that decides which model is best."""

@@ -22,9 +22,11 @@ from tqdm import tqdm
 from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.data.dataset import EndlessSampler, TrainingSamples
-from segmenter.data.layouts import DataSet
 from segmenter.data.loader import loaded
+from segmenter.data.samples import DataSet
+from segmenter.data.tasks import TASKS, check
 from segmenter.errors import UserError
+from segmenter.evaluation.evaluate import totals
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
 from segmenter.published.loading import load
@@ -50,7 +52,7 @@ def train(recipe: Recipe, out: Path) -> float:
     if PartialState().is_main_process:
         checkpoint.refuse_taken(out)
     kind = OBJECTIVES[recipe.task]
-    data = kind.open_data(recipe.data)
+    data = TASKS[recipe.task].open(recipe.data)
     objective = kind(recipe, data)
     _check(data, recipe.data.root, objective)
     torch.manual_seed(recipe.train.seed)
@@ -78,7 +80,7 @@ def resume(out: Path) -> float:
     recipe = recipes.read(str(out / "recipe.yaml"))
     state = checkpoint.load_state(out)
     kind = OBJECTIVES[recipe.task]
-    data = kind.open_data(recipe.data)
+    data = TASKS[recipe.task].open(recipe.data)
     # The weights come from the state, not from where the first ones came from.
     model = Segmenter(replace(recipe, encoder=replace(recipe.encoder, pretrained="")), data.classes)
     model.recipe = recipe
@@ -101,7 +103,10 @@ def _check(data: DataSet, root: str, objective: Objective) -> None:
     for split in ("train", "val"):
         if not data.splits.get(split):
             raise UserError(f"{root} has no images in the split {split!r}; training needs train and val")
-    for text in objective.check(data):
+    report = check(data)
+    report.refuse_errors()
+    objective.weigh(report)
+    for text in report.warnings:
         say(f"warning: {text}")
 
 
@@ -224,7 +229,7 @@ class Run:
             [next(stream) for _ in range(settings.batch)][rank * size : (rank + 1) * size]
             for _ in range(self.step, settings.steps)
         )
-        samples = TrainingSamples(samples, self.recipe.augment, settings.seed, self.objective.target)
+        samples = TrainingSamples(samples, self.recipe.augment, settings.seed, self.recipe.task)
         return loaded(samples, settings.workers, keys, pin=self.accelerator.device.type == "cuda")
 
     def _update(self, batch: dict) -> tuple[float, float]:
@@ -234,7 +239,7 @@ class Run:
         self._train_mode()
         for optimizer in self.optimizers:
             optim.set_learning_rate(optimizer, optim.learning_rate(settings, self.step))
-        names = ("image", objective.target, "content")
+        names = ("image", "target", "content")
         images, targets, content = (batch[name].to(device, non_blocking=True) for name in names)
         # The mean is over the valid pixels of the whole batch, however it is split.
         divisor = self.accelerator.reduce(objective.weight(targets), "sum").clamp(min=1e-12)
@@ -287,8 +292,9 @@ class Run:
         samples = self.data.splits["val"]
         mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
         judged = self.judged.eval()
-        counts = self.objective.counts(judged, mine)
-        scores = self.objective.scores(self.accelerator.reduce(counts, "sum"))
+        counts = totals(judged, mine, workers=self.settings.workers, title="validate")
+        counts = counts.float() if counts.is_floating_point() else counts  # some devices have no float64
+        scores = self.objective.scores(self.accelerator.reduce(counts.to(next(judged.parameters()).device), "sum"))
         score = scores[self.objective.metric]
         if log is None:
             self.best = max(self.best, score)

@@ -3,43 +3,36 @@
 Source: Segmenter, arXiv 2105.05633, section 4.1; auxiliary losses as in SETR, arXiv 2012.15840, section 3.2.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from segmenter import upsample
 from segmenter.config import Recipe
-from segmenter.data.check import check_data, median_frequency_weights
-from segmenter.data.layouts import DataSet, Sample, open_data
-from segmenter.evaluation.evaluate import confusion
+from segmenter.data.check import Report, median_frequency_weights
+from segmenter.data.samples import DataSet
 from segmenter.evaluation.metrics import Scores
-from segmenter.model.segmenter import Output, Segmenter
+from segmenter.model.segmenter import Output
 from segmenter.training.depth_objective import DepthObjective
 
 
 class LabelObjective:
     """Cross-entropy of every output with the labels, mean over the valid pixels of the whole batch."""
 
-    target = "labels"  # of a batch
     metric = "mean_iou"
-    open_data = staticmethod(open_data)
+    title = "mIoU"  # of the metric
 
     def __init__(self, recipe: Recipe, data: DataSet, class_weights: Tensor | None = None):
         self.settings, self.classes = recipe.train, data.classes
         self.class_weights = class_weights  # K
 
-    def check(self, data: DataSet) -> list[str]:
-        """Reads every mask; measures the class weights if the recipe wants them; returns warnings.
-
-        Raises:
-            UserError: what would spoil the training.
-        """
-        report = check_data(data)
-        report.refuse_errors()
+    def weigh(self, report: Report) -> None:
+        """Measures the class weights if the recipe wants them, by what the check of the data counted."""
         if self.settings.class_weights == "median_frequency":
             self.class_weights = torch.as_tensor(median_frequency_weights(report)).float()
-        return report.warnings
+
+    def imagined(self, numbers: Tensor) -> Tensor:
+        """Targets that mean nothing (B H W) from random numbers (B H W, 0 to 1), for measurements."""
+        return (numbers * len(self.classes)).long()
 
     def weight(self, labels: Tensor) -> Tensor:
         """What the labels (B H W) count for in the mean: the number of valid pixels, or the sum of their weights."""
@@ -58,10 +51,6 @@ class LabelObjective:
             )
             total = total + share * loss
         return total
-
-    def counts(self, model: Segmenter, samples: Sequence[Sample]) -> Tensor:
-        """What the scores are computed from, which adds up over processes."""
-        return confusion(model, samples, workers=self.settings.workers, title="validate")
 
     def scores(self, counts: Tensor) -> dict[str, float]:
         """Scores for the log; `metric` is the one that decides which model is best."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from segmenter import config
 from segmenter.model.segmenter import Segmenter
+from segmenter.training.muon import Muon
 
 
 def learning_rate(settings: config.Train, step: int) -> float:
@@ -40,8 +41,12 @@ def optimizers(model: Segmenter, settings: config.Train) -> list[torch.optim.Opt
         [{**group, "params": params} for group in groups if (params := [p for p in group["params"] if test(p)])]
         for test in (lambda p: id(p) in inner, lambda p: id(p) not in inner)
     )
-    muon = [torch.optim.Muon(blocks, settings.lr, adjust_lr_fn="match_rms_adamw")] if blocks else []
-    return [*muon, torch.optim.AdamW(rest, settings.lr, fused=True)]
+    adamw = torch.optim.AdamW(rest, settings.lr, fused=True)
+    if not blocks:
+        return [adamw]
+    if blocks[0]["params"][0].device.type == "cpu":
+        return [Muon(blocks, settings.lr), adamw]
+    return [torch.optim.Muon(blocks, settings.lr, adjust_lr_fn="match_rms_adamw"), adamw]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

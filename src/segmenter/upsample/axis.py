@@ -5,7 +5,7 @@ convex mix of a few neighbouring cells whatever the chain of operations was.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,12 @@ class Axis:
     def pixels(self) -> int:
         """Number of pixels."""
         return len(self.first)
+
+    @cached_property
+    def fine(self) -> bool:
+        """Each pixel is the cell of its number."""
+        cells = self.first + self.taps.argmax(1)
+        return bool((self.taps.max(1) == 1).all() and (cells == np.arange(self.pixels)).all())
 
     def matrix(self, pixels: slice) -> tuple[slice, ndarray]:
         """The cells that a run of pixels mixes, and their weights (pixels cells float32)."""

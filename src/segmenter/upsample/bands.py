@@ -30,22 +30,26 @@ class Tiles:
         if not self.finite:  # zero times nan would be nan: what is not a number is mixed apart from the numbers
             image = torch.cat([image.nan_to_num(0, 0, 0), image.isnan(), image == torch.inf, image == -torch.inf], 1)
         self.image, columns = image, geometry.axes[1]
-        self.columns = [slice(left, min(left + WIDTH, columns.pixels)) for left in range(0, columns.pixels, WIDTH)]
+        self.width = columns.pixels if columns.fine else WIDTH
+        starts = range(0, columns.pixels, self.width)
+        self.columns = [slice(left, min(left + self.width, columns.pixels)) for left in starts]
         self.weights = []
-        for pixels in self.columns:
+        for pixels in self.columns if not columns.fine else ():
             cells, matrix = columns.matrix(pixels)
             self.weights.append((cells, torch.from_numpy(matrix).to(image.device).T))
 
-    def rows(self, whole: bool = False) -> Iterator[slice]:
-        """Rows of pixels, from the top, for tiles of the usual size; fewer where they are kept `whole`."""
+    def rows(self, whole: bool = False, size: int | None = None) -> Iterator[slice]:
+        """Rows of pixels, from the top, for tiles of a size (None: TILE); fewer where they are kept `whole`."""
         tiles = -(-len(self.columns) // TOGETHER) if whole else 1
-        step = max(1, budget(TILE, self.image.device) // (self.classes * WIDTH * tiles))
+        step = max(1, budget(size or TILE, self.image.device) // (self.classes * self.width * tiles))
         for top in range(0, self.geometry.size[0], step):
             yield slice(top, min(top + step, self.geometry.size[0]))
 
     @exact
     def row(self, pixels: slice) -> Tensor:
         """Some rows of pixels, not yet enlarged along the columns (K r N)."""
+        if self.geometry.axes[0].fine:
+            return cell_rows(self.image, self.geometry, pixels)[0]
         rows, matrix = self.geometry.axes[0].matrix(pixels)
         cells = cell_rows(self.image, self.geometry, rows)[0]  # K n N
         return torch.from_numpy(matrix).to(cells.device) @ cells
@@ -53,15 +57,32 @@ class Tiles:
     @exact
     def tile(self, row: Tensor, number: int) -> Tensor:
         """Such a row to logits (K r c) of its columns of that number."""
-        cells, weights = self.weights[number]
-        tile = row[..., cells] @ weights
+        if self.weights:
+            cells, weights = self.weights[number]
+            tile = row[..., cells] @ weights
+        else:
+            tile = row[..., self.columns[number]]
         return tile if self.finite else _not_finite(tile)
 
-    def bands(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of pixels and what a function makes of their tiles (K r c to ... r c), put together."""
-        for rows in self.rows():
-            row = self.row(rows)
-            yield rows, torch.cat([function(self.tile(row, number)) for number in range(len(self.columns))], -1)
+    def tile_back(self, gradient: Tensor, number: int, row: Tensor) -> None:
+        """Adds the gradient of a tile (K r c) to that of its row (K r N)."""
+        if self.weights:
+            cells, weights = self.weights[number]
+            row[..., cells] += gradient @ weights.T
+        else:
+            row[..., self.columns[number]] += gradient
+
+    def row_back(self, gradient: Tensor, pixels: slice) -> tuple[slice, Tensor]:
+        """The gradient of a row (K r N) to cells of its image, and theirs (K n N)."""
+        if self.geometry.axes[0].fine:
+            return pixels, gradient
+        rows, matrix = self.geometry.axes[0].matrix(pixels)
+        return rows, torch.from_numpy(matrix).to(gradient.device).T @ gradient
+
+    def band(self, rows: slice, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function makes of the tiles (K r c to ... r c) of some rows of pixels, put together."""
+        row = self.row(rows)
+        return torch.cat([function(self.tile(row, number)) for number in range(len(self.columns))], -1)
 
 
 def _not_finite(tile: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Counts of (true class, predicted class) over pixels, straight from grid logits."""
 
+import threading
+
 import torch
 from torch import Tensor
 
-from segmenter.upsample.argmax import label_bands
+from segmenter.upsample.argmax import with_labels
 from segmenter.upsample.cells import check
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
@@ -23,8 +25,14 @@ def confusion(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int = 
     classes = logits.shape[1]
     _same_shape((len(logits) // geometry.window_count, *geometry.size), labels.shape)
     counts = torch.zeros(classes, classes, dtype=torch.int64, device=logits.device)
-    for images, rows, predicted in label_bands(logits, geometry):
-        counts += count(predicted, labels[images, rows], classes, ignore)
+    adding = threading.Lock()
+
+    def add(images: slice, rows: slice, predicted: Tensor) -> None:
+        some = count(predicted, labels[images, rows], classes, ignore)
+        with adding:  # whole numbers: their order changes nothing
+            counts.add_(some)
+
+    with_labels(logits, geometry, add)
     return counts
 
 

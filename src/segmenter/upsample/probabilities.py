@@ -11,10 +11,13 @@ from torch import Tensor
 from segmenter.upsample.bands import Tiles
 from segmenter.upsample.cells import check, normalized
 from segmenter.upsample.geometry import Geometry
+from segmenter.upsample.precision import exact
+from segmenter.upsample.threads import apart, each
 
 Passes = Sequence[tuple[Tensor, Geometry]]
 
 
+@torch.compiler.disable
 def mean_probabilities(passes: Passes) -> Iterator[tuple[slice, Tensor]]:
     """Passes over ONE image, each (logits windows K h w, geometry), to (rows, probabilities K r W) in bands.
 
@@ -23,17 +26,22 @@ def mean_probabilities(passes: Passes) -> Iterator[tuple[slice, Tensor]]:
     """
     mean = _Mean(passes)
     for rows in mean.first.rows(whole=True):
-        yield rows, torch.cat([tile for _, tile in mean.tiles(rows)], 2)
+        yield rows, mean.band(rows)
 
 
+@exact
 def labels_of_mean(passes: Passes, dtype: torch.dtype = torch.int64) -> Tensor:
     """Passes over ONE image to the labels (H W) of their mean probabilities; `dtype` as in `labels`."""
     mean = _Mean(passes)
     logits, geometry = passes[0]
     result = torch.empty(geometry.size, dtype=dtype, device=logits.device)
-    for rows in mean.first.rows():
-        for columns, tile in mean.tiles(rows):
-            result[rows, columns] = tile.max(0).indices.to(dtype)
+
+    def fill(rows: slice) -> None:
+        parts = mean.rows(rows)
+        for number, columns in enumerate(mean.first.columns):
+            result[rows, columns] = mean.tile(parts, number).max(0).indices.to(dtype)
+
+    apart(logits.device, lambda: each(fill, mean.first.rows()))
     return result
 
 
@@ -43,22 +51,29 @@ class _Mean:
     def __init__(self, passes: Passes):
         if len({geometry.size for _, geometry in passes}) != 1:
             raise ValueError(f"all passes must end at one size, not {[g.size for _, g in passes]}")
-        self.passes: list[tuple[Tiles, bool]] = []
         for logits, geometry in passes:
             check(logits, geometry)
             if len(logits) != geometry.window_count:
                 raise ValueError(f"{len(logits)} windows of logits for one image of {geometry.window_count} windows")
-            image, bounded = normalized(logits.detach())
-            self.passes.append((Tiles(image, geometry), bounded))
+        self.device = passes[0][0].device
+        self.passes: list[tuple[Tiles, bool]] = apart(self.device, lambda: each(_tiles, passes))
         self.first = self.passes[0][0]
 
-    def tiles(self, rows: slice) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows of pixels to tiles (columns, mean probabilities K r c) from the left."""
-        each = [tiles.row(rows) for tiles, _ in self.passes]
-        for number, columns in enumerate(self.first.columns):
-            yield columns, self._tile(each, number)
+    @exact
+    def band(self, rows: slice) -> Tensor:
+        """Mean probabilities (K r W) of some rows of pixels."""
+        tiles = apart(self.device, lambda: self._tiles_of(rows))
+        return torch.cat(tiles, 2)
 
-    def _tile(self, rows: list[Tensor], number: int) -> Tensor:
+    def _tiles_of(self, rows: slice) -> list[Tensor]:
+        parts = self.rows(rows)
+        return each(lambda number: self.tile(parts, number), range(len(self.first.columns)))
+
+    def rows(self, rows: slice) -> list[Tensor]:
+        """Some rows of pixels of each pass, not yet enlarged along the columns (K r N)."""
+        return [tiles.row(rows) for tiles, _ in self.passes]
+
+    def tile(self, rows: list[Tensor], number: int) -> Tensor:
         """Rows of all passes to the mean probabilities (K r c) of their columns of that number."""
         mean = None
         for row, (tiles, bounded) in zip(rows, self.passes, strict=True):
@@ -69,3 +84,9 @@ class _Mean:
             share = 1 / (len(rows) * tile.sum(0))
             mean = tile.mul_(share) if mean is None else mean.addcmul_(tile, share)
         return mean
+
+
+def _tiles(one: tuple[Tensor, Geometry]) -> tuple[Tiles, bool]:
+    """The pixel logits of a pass, and whether their exponentials need no other shift."""
+    image, bounded = normalized(one[0].detach())
+    return Tiles(image, one[1]), bounded

@@ -5,8 +5,11 @@ probability: each cell's largest logit is taken from it once, and no pixel needs
 the pixels goes back to the cells by the same weights, block by block, and what meets there is added in one order.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,72 +18,98 @@ from torch import Tensor
 from segmenter.upsample.axis import Axis
 from segmenter.upsample.cells import budget, cells_of, normalized
 from segmenter.upsample.geometry import Geometry
+from segmenter.upsample.threads import each
 
-CHUNK = 2**21
-"""Pixel logits that are worked on together, 8 MB: fewer fit a cache better, but make threads wait more often."""
+CHUNK = 2**19
+"""Pixel logits that a thread works on together, 2 MB: the next operation finds most of them in the cache."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Neighbouring blocks in a row of blocks, of all images (n in all), each with L places."""
+class Row:
+    """A row of blocks of one image, n blocks of L places each."""
 
-    where: tuple[slice, int, slice]
-    """Images, row of blocks, and blocks in it."""
+    where: tuple[int, int]
+    """Image, row of blocks."""
+    labels: Tensor
+    """Labels at the places (n L int64), 0 where they do not count."""
+    counts: Tensor
+    """1 where a place is a pixel whose label counts, or 0 (n L)."""
     weights: Tensor
     """Weights of a block's cells at its places (n L S*T)."""
-    logits: Tensor
-    """Logits at the places, less a shift common to all classes (n L K); the next chunk's overwrite them."""
+    cells: Tensor
+    """Logits of a block's cells (n S*T K)."""
+    bounded: bool
+    """No logit is far below zero."""
+    scratch: Tensor
+    """Memory of the thread for the logits at some blocks' places (blocks L K)."""
 
-    def of(self, values: Tensor) -> Tensor:
-        """Values at all places (B blocks blocks L) to those of the chunk (n L)."""
-        return values[self.where].flatten(0, 1)
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Some blocks, and logits at their places (blocks L K) less a shift common to all classes, to overwrite."""
+        for first in range(0, len(self.labels), len(self.scratch)):
+            here = slice(first, min(first + len(self.scratch), len(self.labels)))
+            scratch = self.scratch[: here.stop - first]
+            logits = torch.bmm(self.weights[here], self.cells[here], out=scratch)
+            if not self.bounded:
+                logits -= logits.amax(2, keepdim=True)
+            yield here, logits
 
 
 class Stream:
     """Pixels of logits (B*windows K h w) and their labels (B H W)."""
 
     def __init__(self, logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int):
-        self.geometry = geometry
+        self.geometry, self.labels, self.ignore = geometry, labels, ignore
         self.rows, self.columns = (axis.blocks for axis in geometry.axes)
         logits, self.bounded = normalized(logits)
         self.cells, self.low = cells_of(logits, geometry, slice(0, self.rows.count))  # B rows columns K
-        labels = self._in_blocks(labels.long(), ignore)
-        counts = labels != ignore
-        self.labels = labels.masked_fill_(~counts, 0)
-        """Labels of all blocks (B blocks blocks L int64), 0 where they do not count."""
-        self.counts = counts.float()
-        """1 where a place is a pixel whose label counts, or 0 (B blocks blocks L)."""
+        self.kept: Tensor | None = None
+        """Which places count of those that would (B blocks blocks L); None: all."""
+        self._weights = [torch.from_numpy(blocks.weights).to(logits.device) for blocks in (self.rows, self.columns)]
+        self._own = threading.local()
 
-    def _in_blocks(self, labels: Tensor, ignore: int) -> Tensor:
-        """Labels (B H W) to the places of blocks (B blocks blocks L); a place without a pixel is ignored."""
-        for dim, blocks in ((1, self.rows), (2, self.columns)):
-            shape = list(labels.shape)
-            shape[dim] = blocks.count * blocks.length
-            places = torch.from_numpy(blocks.places).to(labels.device)
-            labels = labels.new_full(shape, ignore).index_copy_(dim, places, labels)
-        labels = labels.unflatten(2, (self.columns.count, -1)).unflatten(1, (self.rows.count, -1))
-        return labels.transpose(2, 3).flatten(3)
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Images, rows of blocks, blocks in each, and places of a block."""
+        return len(self.cells), self.rows.count, self.columns.count, self.rows.length * self.columns.length
 
-    def __iter__(self) -> Iterator[Chunk]:
-        rows, columns, images = self.rows, self.columns, len(self.cells)
-        down, along = (torch.from_numpy(blocks.weights).to(self.cells.device) for blocks in (rows, columns))
-        places, classes = rows.length * columns.length, self.cells.shape[-1]
-        step = min(max(1, budget(CHUNK, self.cells.device) // (images * places * classes)), columns.count)
-        scratch = self.cells.new_empty(images * step, places, classes)
-        for row in range(rows.count):
-            lines = self.cells[:, rows.cells[row] - self.low]  # B S columns K
-            weights = torch.einsum("ps,bqt->bpqst", down[row if len(down) > 1 else 0], along)
-            weights = weights.flatten(3).flatten(1, 2)  # blocks or 1, L S*T
-            for first in range(0, columns.count, step):
-                blocks = slice(first, min(first + step, columns.count))
-                count = blocks.stop - blocks.start
-                cells = lines[:, :, columns.cells[blocks]].transpose(1, 2).flatten(2, 3).flatten(0, 1)  # n S*T K
-                some = weights[blocks] if len(weights) > 1 else weights.expand(count, -1, -1)
-                some = some.expand(images, -1, -1, -1).flatten(0, 1)
-                logits = torch.bmm(some, cells, out=scratch[: images * count])
-                if not self.bounded:
-                    logits -= logits.amax(2, keepdim=True)
-                yield Chunk((slice(None), row, blocks), some, logits)
+    def places_of(self, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        """Labels and counts, as those of a `Row`, of some rows of blocks (images blocks blocks L)."""
+        labels = self.labels[images]
+        for dim, blocks, some in ((1, self.rows, rows), (2, self.columns, slice(0, self.columns.count))):
+            pixels, size = blocks.pixels(some), (some.stop - some.start) * blocks.length
+            labels = labels[(slice(None),) * dim + (pixels,)]
+            if labels.shape[dim] < size:  # a place without a pixel is ignored
+                places = torch.from_numpy(blocks.places[pixels] - some.start * blocks.length).to(labels.device)
+                shape = (*labels.shape[:dim], size, *labels.shape[dim + 1 :])
+                labels = labels.new_full(shape, self.ignore).index_copy_(dim, places, labels)
+        labels = labels.unflatten(2, (-1, self.columns.length)).unflatten(1, (-1, self.rows.length))
+        labels = labels.transpose(2, 3).flatten(3).long()
+        counts = labels != self.ignore
+        if self.kept is not None:
+            counts &= self.kept[images, rows]
+        return labels.masked_fill(~counts, 0), counts.float()
+
+    def each_row(self, function: Callable[[Row], Result]) -> list[Result]:
+        """What a function makes of each row of blocks of each image, in their order; threads share them."""
+        return each(lambda where: function(self._row(*where)), product(range(len(self.cells)), range(self.rows.count)))
+
+    def _row(self, image: int, row: int) -> Row:
+        labels, counts = (found[0, 0] for found in self.places_of(slice(image, image + 1), slice(row, row + 1)))
+        down, along = self._weights
+        weights = torch.einsum("ps,bqt->bpqst", down[row if len(down) > 1 else 0], along).flatten(3).flatten(1, 2)
+        lines = self.cells[image, self.rows.cells[row] - self.low]  # S columns K
+        cells = lines[:, self.columns.cells].transpose(0, 1).flatten(1, 2)  # n S*T K
+        weights = weights.expand(len(cells), -1, -1)
+        return Row((image, row), labels, counts, weights, cells, self.bounded, self._scratch())
+
+    def _scratch(self) -> Tensor:
+        """Logits at the places of blocks, memory that belongs to the thread."""
+        if not hasattr(self._own, "scratch"):
+            places, classes = self.shape[3], self.cells.shape[-1]
+            blocks = min(max(1, budget(CHUNK, self.cells.device) // (places * classes)), self.columns.count)
+            self._own.scratch = self.cells.new_empty(blocks, places, classes)
+        return self._own.scratch
 
 
 class Gradient:
@@ -91,15 +120,9 @@ class Gradient:
         shape = (len(stream.cells), rows.count, columns.count, rows.size, columns.size, stream.cells.shape[-1])
         self.parts = stream.cells.new_empty(shape)  # B blocks blocks S T K
 
-    def add(self, chunk: Chunk, factors: Tensor, slopes: Tensor) -> None:
-        """Takes the gradient of a chunk's logits: slopes (n L K) times a factor at each place (n L)."""
-        parts = self.parts[chunk.where]
-        parts.copy_(((chunk.weights.mT * factors[:, None]) @ slopes).view(parts.shape))
-
-    def add_same(self, chunk: Chunk, factors: Tensor, slopes: Tensor) -> None:
-        """Adds slopes (K) that are the same at all of a chunk's places, times a factor at each (n L)."""
-        parts = self.parts[chunk.where]
-        parts += (chunk.weights.mT @ factors[..., None] * slopes).view(parts.shape)
+    def of_row(self, row: Row) -> Tensor:
+        """The gradient of a row's cells (n S*T K), to be written."""
+        return self.parts[row.where].flatten(1, 2)
 
     def of_logits(self) -> Tensor:
         """The gradient of the logits (B*windows K h w)."""
@@ -108,10 +131,14 @@ class Gradient:
             torch.from_numpy(_meetings(axis, windows * cells)).to(self.parts.device)
             for axis, windows, cells in zip(self.geometry.axes, (down, along), (height, width), strict=True)
         )
-        gradient = self.parts.transpose(2, 3).flatten(1, 2)  # B blocks*S blocks T K
-        gradient = (rows @ gradient.flatten(2)).unflatten(2, (columns.shape[1], -1))  # B R*h blocks*T K
-        gradient = (columns @ gradient).unflatten(2, (along, width)).unflatten(1, (down, height))  # B R h C w K
-        return gradient.permute(0, 1, 3, 5, 2, 4).flatten(0, 2)
+
+        def of_image(parts: Tensor) -> Tensor:
+            gradient = parts.transpose(1, 2).flatten(0, 1)  # blocks*S blocks T K
+            gradient = (rows @ gradient.flatten(1)).unflatten(1, (columns.shape[1], -1))  # R*h blocks*T K
+            gradient = (columns @ gradient).unflatten(1, (along, width)).unflatten(0, (down, height))  # R h C w K
+            return gradient.permute(0, 2, 4, 1, 3).flatten(0, 1)  # windows K h w
+
+        return torch.cat(each(of_image, self.parts))
 
 
 def _meetings(axis: Axis, count: int) -> np.ndarray:

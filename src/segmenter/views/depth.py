@@ -36,6 +36,19 @@ def write_depth(result: DepthResult, path: Path) -> dict[str, str | float]:
     return {"depth": str(path), "array": str(array), "scale": scale}
 
 
+def told_of_depth(written: list[dict[str, str | float]]) -> str:
+    """What the numbers in files that `write_depth` wrote mean."""
+    scales = {entry["scale"] for entry in written}
+    meaning = "metres" if scales == {METRIC_SCALE} else "relative inverse depth"
+    scale = f"{scales.pop():.6g}" if len(scales) == 1 else "its text depth_scale"
+    return f" (PNG of 16 bits: value / {scale} = {meaning}; .npy)"
+
+
+def depth_overlay(photo: Image.Image, result: DepthResult, opacity: float) -> Image.Image:
+    """The colours over the photo."""
+    return Image.blend(photo, depth_colors(result), opacity)
+
+
 def depth_colors(result: DepthResult) -> Image.Image:
     """Inverse depth in colours, near ones bright."""
     low, high, inverse = _range(result)

@@ -6,18 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from segmenter import atomic
+from segmenter.config import Inference
 from segmenter.data.files import SUFFIXES, read_image
 from segmenter.errors import UserError
-from segmenter.inference.depth import DepthResult
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
-from segmenter.views.depth import METRIC_SCALE, write_depth
-from segmenter.views.overlay import label_picture, overlay
-from segmenter.views.server_formats import Format, refuse_other_classes, server_name, server_picture
+from segmenter.views.overlay import overlay
+from segmenter.views.server_formats import Format, refuse_other_classes, server_name
+from segmenter.views.tasks import TASKS, Written
 
 
 def find_images(inputs: Iterable[str]) -> list[tuple[Path, Path]]:
@@ -60,7 +59,8 @@ def predict_files(
     native: bool = False,
     overlays: bool = True,
     format: Format = "labels",
-) -> list[dict[str, str | float]]:
+    inference: Inference | None = None,
+) -> list[Written]:
     """Writes labels/NAME.png and overlays/NAME.jpg for every photo; returns the files of each.
 
     A model of depth writes depth/NAME.png and depth/NAME.npy instead of labels; the PNG's scale is returned too. With
@@ -74,25 +74,20 @@ def predict_files(
         refuse_other_classes(model.classes, format)
     written = []
     found = find_images(inputs)
-    maps = _maps(found, out / ("depth" if model.recipe.task == "depth" else "labels"), format)
+    task = TASKS[model.recipe.task]
+    maps = _maps(found, out / task.folder, format)
     photos = {file.resolve() for file, _ in found}
     for file, name in found:
         if {maps[file].resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
             raise UserError(f"the results would overwrite photos in {out}; choose another --out")
     photos = _read_ahead([file for file, _ in found])
     for (file, name), photo in zip(tqdm(found, desc="predict", unit="image"), photos, strict=True):
-        result = predict(model, photo, multiscale, native)
-        entry: dict[str, str | float] = {"image": str(file)}
-        if isinstance(result, DepthResult):
-            entry |= write_depth(result, maps[file])
-        else:
-            plain = format == "labels"
-            labels = label_picture(result.labels, model.classes) if plain else server_picture(result.labels, format)
-            _save(labels, maps[file], format="PNG")
-            entry["labels"] = str(maps[file])
+        result = predict(model, photo, multiscale, native, inference)
+        entry = {"image": str(file)} | task.write(result, maps[file], format)
         if overlays:
             picture = out / "overlays" / f"{name}.jpg"
-            _save(overlay(photo, result), picture, format="JPEG", quality=90)
+            drawn = overlay(photo, result)
+            atomic.write(picture, lambda beside, drawn=drawn: drawn.save(beside, format="JPEG", quality=90))
             entry["overlay"] = str(picture)
         written.append(entry)
     return written
@@ -108,14 +103,10 @@ def _read_ahead(files: Sequence[Path]) -> Iterator[np.ndarray]:
         yield waiting.result()
 
 
-def told(written: list[dict[str, str | float]], out: Path, overlays: bool) -> str:
+def told(written: list[Written], out: Path, overlays: bool) -> str:
     """One line on what `predict_files` wrote."""
-    line = f"{len(written)} images: {out / 'labels'}"
-    if "depth" in written[0]:
-        scales = {entry["scale"] for entry in written}
-        meaning = "metres" if scales == {METRIC_SCALE} else "relative inverse depth"
-        scale = f"{scales.pop():.6g}" if len(scales) == 1 else "its text depth_scale"
-        line = f"{len(written)} images: {out / 'depth'} (PNG of 16 bits: value / {scale} = {meaning}; .npy)"
+    task = next(task for name, task in TASKS.items() if name in written[0])
+    line = f"{len(written)} images: {out / task.folder}{task.told(written)}"
     return line + overlays * f", {out / 'overlays'}"
 
 
@@ -133,10 +124,6 @@ def _maps(found: Iterable[tuple[Path, Path]], folder: Path, format: Format) -> d
             raise UserError(f"{taken[path]} and {file} would both be written as {path.name}; predict them apart")
         taken[path], maps[file] = file, path
     return maps
-
-
-def _save(picture: Image.Image, path: Path, **options) -> None:
-    atomic.write(path, lambda beside: picture.save(beside, **options))
 
 
 def _is_image(path: Path) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmenter.config import Data
-from segmenter.data.layouts import DataSet, open_data
+from segmenter.data.layouts import open_labels
+from segmenter.data.samples import DataSet
 from segmenter.data.sets.archives import unpack
 from segmenter.data.sets.pascal_context import make_label_files
 from segmenter.download import Failed, digest, fetch
@@ -114,7 +115,7 @@ def prepare(name: str, root: Path, source: Source) -> str:
     root = root.expanduser()
     settings = Data(root=str(root), layout=name)
     with contextlib.suppress(UserError):  # there is nothing yet, or a part
-        found = open_data(settings)
+        found = open_labels(settings)
         if _is_whole(found, source):
             return found.source
     paths = [_have(archive, root, source) for archive in source.archives]
@@ -125,7 +126,7 @@ def prepare(name: str, root: Path, source: Source) -> str:
             unpack(path, root)
     if name == "pascal_context":
         make_label_files(root / source.archives[1].into, root / "VOCdevkit/VOC2010")
-    found = open_data(settings)
+    found = open_labels(settings)
     if not _is_whole(found, source):
         wanted = ", ".join(f"{split} {count}" for split, count in source.counts.items())
         raise UserError(f"{found.source}; but {source.title} has {wanted} images: delete the archives and start again")

@@ -1,0 +1,39 @@
+"""The tasks on the floor of inference: images to results."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from segmenter import config
+from segmenter.errors import UserError
+from segmenter.inference.depth import DepthResult, depth_results
+from segmenter.inference.labels import Result, label_results
+from segmenter.model.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a model answers; results carry `task`, the name of what they are of."""
+
+    results: Callable[
+        [Segmenter, Iterable[np.ndarray], config.Inference, bool], Iterator[Result] | Iterator[DepthResult]
+    ]
+    """Of images (H W 3 uint8), in order, each at its own size; the last argument asks for many scales."""
+    whole: bool = False
+    """Images are taken whole and at one scale, since answers that differ by a scale and a shift cannot be averaged."""
+
+
+TASKS = {"labels": Task(label_results), "depth": Task(depth_results, whole=True)}
+
+
+def refuse_multiscale(model: Segmenter, multiscale: bool) -> None:
+    """Does nothing unless several scales are asked of a model that cannot average its answers.
+
+    Raises:
+        UserError: they are.
+    """
+    if multiscale and TASKS[model.recipe.task].whole:
+        raise UserError(
+            f"multiscale averages class probabilities, and a model of {model.recipe.task} gives none; leave it out"
+        )

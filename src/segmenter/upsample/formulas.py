@@ -1,0 +1,54 @@
+"""What the losses over blocks and those over tiles share: options, which pixels are hard, Dice from its sums."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """What `losses.cross_entropy` was asked for."""
+
+    weight: Tensor | None
+    """Of the classes (K float32); None: 1."""
+    smoothing: float
+    hard: float | None
+    hard_share: float
+
+
+class Found(NamedTuple):
+    """A loss with its gradient."""
+
+    loss: Tensor
+    divisor: Tensor
+    """Weight of the pixels that count."""
+    gradient: Tensor | None
+    """Of the logits, with their shape; None: not wanted."""
+
+
+def added(sums: list[Tensor]) -> Tensor:
+    """Sums over parts of the pixels to those over all, in the order given."""
+    return torch.stack(sums).double().sum(0).float()
+
+
+def hardest(chances: Tensor, options: CrossEntropy) -> Tensor | None:
+    """Which pixels count, by the logarithm of their true class's probability, infinite where none counts; None: all.
+
+    Source: online hard example mining, arXiv 1604.03540, as the field does it with pixels.
+    """
+    valid = chances[chances < math.inf]
+    if not len(valid):
+        return None
+    least = valid.kthvalue(max(1, math.ceil(options.hard_share * len(valid)))).values
+    return (chances <= least) | (chances.exp() < options.hard)
+
+
+def dice_of(common: Tensor, found: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums of p t, of p and of t of each class (K) to the loss, the pixels, and its derivatives by the first two (K)."""
+    occurs, whole = (true > 0).float(), found + true + 1
+    occurs /= occurs.sum().clamp(min=1)
+    loss = (occurs * (1 - (2 * common + 1) / whole)).sum()
+    return loss, true.sum(), -2 * occurs / whole, occurs * (2 * common + 1) / whole**2
