@@ -13,16 +13,16 @@ from segmenter.checkpoints.keys import Report
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import dpt_keys
-from segmenter.published.dpt_keys import Layout, Settings
+from segmenter.published.dpt_keys import Names, Settings
 
 NAME, TITLE = "original", "the original DPT"
 WRITES = ()
 write = None
 PAPER_WEIGHT = 0.2  # of the auxiliary loss
 
-LAYOUT = Layout(
+LAYOUT = Names(
     title=TITLE,
-    details="original",
+    variant="original",
     encoder=lambda name: f"pretrained.model.{name}",
     blocks="pretrained.model.blocks.",
     modules=dpt_keys.modules(

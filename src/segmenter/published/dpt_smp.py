@@ -16,7 +16,7 @@ from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.timm_models import timm
 from segmenter.published import dpt_keys
-from segmenter.published.dpt_keys import Layout, Settings
+from segmenter.published.dpt_keys import Names, Settings
 
 NAME, TITLE = "smp", "segmentation_models.pytorch's DPT"
 WRITES = ()
@@ -24,9 +24,9 @@ write = None
 READOUTS = {"cat": "project", "add": "add", "ignore": "ignore"}
 FUSION = "decoder.fusion_blocks.{order}.residual_conv_block"
 
-LAYOUT = Layout(
+LAYOUT = Names(
     title=TITLE,
-    details="smp",
+    variant="smp",
     encoder=lambda name: f"encoder.model.{name}",
     blocks="encoder.model.blocks.",
     modules=dpt_keys.modules(

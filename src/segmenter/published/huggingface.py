@@ -24,7 +24,7 @@ from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import dpt_keys, huggingface_config
-from segmenter.published.dpt_keys import Layout
+from segmenter.published.dpt_keys import Names
 from segmenter.published.huggingface_config import PROCESSOR
 
 NAME, TITLE = "huggingface", "Hugging Face's DPT"
@@ -75,9 +75,9 @@ def _encoder(name: str, stem: Mapping[str, str]) -> str:
     return f"dpt.embeddings.{name.replace('.blocks.', '.layers.')}"
 
 
-LAYOUT = Layout(
+LAYOUT = Names(
     title=TITLE,
-    details="huggingface",
+    variant="huggingface",
     encoder=partial(_encoder, stem=STEM),
     blocks=BLOCKS,
     modules=dpt_keys.modules(
@@ -115,8 +115,9 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
             the network has parts that are not known here.
     """
     hybrid = any(name.startswith("dpt.embeddings.backbone.") for name in checkpoint.state)
-    settings = huggingface_config.read(checkpoint.path.parent, hybrid)
-    return dpt_keys.model(_joined(checkpoint), HYBRID_LAYOUT if hybrid else LAYOUT, settings, auxiliary)
+    checkpoint, layout = _joined(checkpoint), HYBRID_LAYOUT if hybrid else LAYOUT
+    settings = huggingface_config.read(checkpoint.path, dpt_keys.Weights(checkpoint, layout))
+    return dpt_keys.model(checkpoint, layout, settings, auxiliary)
 
 
 def _joined(checkpoint: Checkpoint) -> Checkpoint:
@@ -165,7 +166,8 @@ def _refuse_unwritable(network: Segmenter) -> None:
     recipe, encoder = network.recipe, network.encoder
     if recipe.decoder.name not in ("dpt", "dpt_depth"):
         raise UserError(f"the decoder is {recipe.decoder.name}; {TITLE} is written from dpt and dpt_depth")
-    blocks = (f"blocks.{index}.{name}" for index in range(len(encoder.vit.blocks)) for name in keys.BLOCK)
+    parts = [name for name in keys.BLOCK if name != "attn.qkv.bias" or encoder.vit.blocks[0].attn.qkv.bias is not None]
+    blocks = (f"blocks.{index}.{name}" for index in range(len(encoder.vit.blocks)) for name in parts)
     known = {f"encoder.vit.{name}" for name in (*STEM, *blocks)}
     ours = {name for name in network.state_dict() if name.startswith("encoder.") and ".backbone." not in name}
     other = sorted(known ^ ours)
