@@ -9,7 +9,7 @@ import torch
 from segmenter import config
 from segmenter.data.classes import Classes, default_colors
 from segmenter.model.segmenter import Segmenter
-from segmenter.published import catalogue, layouts, original
+from segmenter.published import catalogue, known_layouts, original
 from segmenter.published.catalogue import File, Published
 from segmenter.published.loading import load
 
@@ -96,13 +96,13 @@ def test_a_layout_that_there_is_not(model, tmp_path, command):
 
 def test_help_names_every_layout_that_models_are_written_in(command):
     told = command("convert", "--help")
-    assert all(name in told.out for name in layouts.written())
+    assert all(name in told.out for name in known_layouts.written())
 
 
 def test_a_name_and_a_decoder_belong_to_one_layout():
-    found = [(layout.NAME, decoder) for layout in layouts.LAYOUTS for decoder in layout.WRITES]
+    found = [(layout.NAME, decoder) for layout in known_layouts.LAYOUTS for decoder in layout.WRITES]
     assert len(set(found)) == len(found)
-    assert all((layout.write is None) is (not layout.WRITES) for layout in layouts.LAYOUTS)
+    assert all((layout.write is None) is (not layout.WRITES) for layout in known_layouts.LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", ["original", "openmmlab"])

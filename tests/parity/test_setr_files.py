@@ -77,8 +77,7 @@ def openmmlab_head(head: str, kernel: int, layers: int) -> dict[str, tuple[int, 
     return sizes | pair(f"{head}.conv_seg.", CLASSES, CHANNELS, 1, 1)
 
 
-def original_mla() -> dict[str, tuple[int, ...]]:
-    half = CHANNELS // 2
+def original_mla(half: int) -> dict[str, tuple[int, ...]]:
     sizes = pair("decode_head.cls.", CLASSES, 4 * half, 3, 3) | pair("decode_head.conv_seg.", CLASSES, 512, 1, 1)
     for level in range(4):
         neck, head = f"backbone.mla.mla_p{level + 2}", f"decode_head.mlahead.head{level + 2}"
@@ -92,8 +91,7 @@ def original_mla() -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def openmmlab_mla() -> dict[str, tuple[int, ...]]:
-    half = CHANNELS // 2
+def openmmlab_mla(half: int) -> dict[str, tuple[int, ...]]:
     sizes = pair("decode_head.conv_seg.", CLASSES, 4 * half, 1, 1)
     for level in range(4):
         neck, head = f"neck.mla.channel_proj.{level}.", f"decode_head.up_convs.{level}."
@@ -108,11 +106,12 @@ def openmmlab_mla() -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def state_of(layout: str, name: str) -> dict[str, Tensor]:
-    """Random weights under the names of a published file."""
+def state_of(layout: str, name: str, half: int = CHANNELS // 2) -> dict[str, Tensor]:
+    """Random weights under the names of a published file; the heads of MLA are half as wide as the rest, as published.
+    """
     sizes = backbone(layout)
     if name == "setr_mla":
-        sizes |= original_mla() if layout == "original" else openmmlab_mla()
+        sizes |= original_mla(half) if layout == "original" else openmmlab_mla(half)
     else:
         kernel, layers = (1, 1) if name == "setr_naive" else (3, 4)
         head = original_head if layout == "original" else openmmlab_head
@@ -245,6 +244,26 @@ def test_a_published_file_computes_the_published_formula(layout, name, file):
         pixels = F.interpolate(output.logits, output.geometry.extent, mode="bilinear")
         # In float64, but for the biases, which are taken off the means as the file's float32.
         torch.testing.assert_close(pixels, logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.inference_mode()
+def test_heads_of_mla_of_another_width(layout, tmp_path):
+    state = state_of(layout, "setr_mla", half=3)
+    model, _ = LAYOUTS[layout].read(read(write(tmp_path / "published.pth", state)), auxiliary=True)
+    assert (model.recipe.decoder.width, model.recipe.decoder.head_width) == (CHANNELS, 3)
+    model, images = model.double(), torch.randn(2, 3, SIDE, SIDE).double()
+    w = {key: tensor.double() for key, tensor in state.items()}
+    expected = mla_logits(layout, w, model.encoder.intermediate(images, taps_of(layout, "setr_mla")))
+    found = F.interpolate(model(images), (SIDE, SIDE), mode="bilinear")
+    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)
+    model.float().save(tmp_path / "ours")
+    assert segmenter.load(tmp_path / "ours").recipe.decoder.head_width == 3
+    if layout == "openmmlab":
+        setr_openmmlab.write(model, tmp_path / "back")
+        back = read(tmp_path / "back" / "model.pth")
+        assert "mla_channels=3" in back.about["meta"]["cfg"]
+        assert all(torch.equal(back.state[key], state[key]) for key in state if key != "backbone.cls_token")
 
 
 # ---- every key accounted for

@@ -36,8 +36,8 @@ def create_vit(settings: config.Encoder) -> nn.Module:
         shape["qkv_bias"] = settings.qkv_bias
     if settings.pretrained == "hub" and shape.keys() - {"patch_size"}:
         raise UserError(
-            "encoder.depth, width, heads, mlp_ratio and qkv_bias go with random weights only, or with a file's that has "
-            "them; leave encoder.pretrained empty"
+            "encoder.depth, width, heads, mlp_ratio and qkv_bias go with random weights only, or with a file's that "
+            "has them; leave encoder.pretrained empty"
         )
     options = {"num_classes": 0, "drop_path_rate": settings.drop_path, "pos_drop_rate": settings.dropout}
     options |= {"proj_drop_rate": settings.dropout, "attn_drop_rate": settings.dropout}

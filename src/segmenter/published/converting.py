@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segmenter.errors import UserError
-from segmenter.published import layouts, own
+from segmenter.published import known_layouts, own
 from segmenter.published.loading import load_with_report
 
 
@@ -14,12 +14,12 @@ def convert(source: str | Path, folder: Path, layout: str = own.NAME) -> list[st
         UserError: there is no such layout, the model cannot be loaded, the layout cannot hold it, or the folder holds
             something already.
     """
-    layouts.refuse_unwritten(layout)
+    known_layouts.refuse_unwritten(layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no empty folder; choose another --out")
     model, report = load_with_report(source)
     decoder = model.recipe.decoder.name
-    fitting = layouts.writing(decoder)
+    fitting = known_layouts.writing(decoder)
     if layout not in fitting:
         raise UserError(
             f"the layout {layout} has no decoder {decoder}, which {source} has; choose --layout {' or '.join(fitting)}"

@@ -5,7 +5,9 @@ read off the weights. The final norm of the encoder and the coarsest level's uni
 nothing uses, lie in most files: they are known and left out.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -27,6 +29,7 @@ from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE
 HYBRID = "vit_base_r50_s16_384"
 HYBRID_SHAPE = Shape(16, 768, 12, 12)
 NORMALIZATION = ((0.5,) * 3, (0.5,) * 3)  # mean and std of red, green and blue on the scale 0 to 1
+READOUTS = ("project", "add", "ignore")
 DEPTH_SIDE, LABEL_SIDE = 384, 480  # pixels of the short side of a test image, as published
 
 
@@ -85,6 +88,35 @@ class Settings(NamedTuple):
     """Weight of the auxiliary decoder's loss."""
     ours: Mapping | None = None
     """Our own description of the whole model, from files that were written here."""
+
+
+def stated(checkpoint: Checkpoint) -> Settings:
+    """What lies beside weights that come without a configuration: `num_heads`, `hooks`, `readout`.
+
+    The names are the original DPT's. In the metadata of a .safetensors file the values are texts.
+
+    Raises:
+        UserError: a value cannot be.
+    """
+
+    def value(name: str, wanted: str, fitting: Callable[[object], bool]):
+        found = checkpoint.about.get(name)
+        if isinstance(found, str):
+            with suppress(ValueError, RecursionError):
+                found = json.loads(found)
+        if found is not None and not fitting(found):
+            raise UserError(f"{checkpoint.path}: {name} beside the weights is {found!r}; write {wanted}")
+        return found
+
+    def naturals(found: object) -> bool:
+        return isinstance(found, list | tuple) and all(type(block) is int and block >= 0 for block in found)
+
+    hooks = value("hooks", "the blocks that are read, as 2, 5, 8, 11 in brackets", naturals)
+    return Settings(
+        heads=value("num_heads", "the attention heads, 1 or more", lambda found: type(found) is int and found > 0),
+        taps=None if hooks is None else tuple(hooks),
+        readout=value("readout", " or ".join(READOUTS), lambda found: found in READOUTS),
+    )
 
 
 class Weights:
@@ -176,7 +208,7 @@ def _recipe(path: Path, layout: Names, settings: Settings, found: Weights, repor
     if readout is None:
         readout = "project" if found.project else "ignore"
         if not found.project:
-            report.assumed.append("the class token is not read: the file has no projections for it")
+            report.assumed.append("the class token is not read: the file has no projections for it, nor says `add`")
     encoder = _encoder(settings, found, heads)
     same = {"variant": layout.variant, "width": found.fusion, "widths": found.widths, "taps": taps or ()}
     same |= {"readout": readout, "norm": found.norm, "bias": found.bias}

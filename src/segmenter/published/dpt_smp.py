@@ -66,7 +66,7 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
     about = JsonSettings(checkpoint.path.parent / CONFIG)
     about.refuse_unless("decoder_readout", *READOUTS)
     settings = Settings(
-        heads=keys.stated_heads(checkpoint),
+        heads=dpt_keys.stated(checkpoint).heads,
         taps=about.naturals("encoder_output_indices"),
         readout=READOUTS.get(about.get("decoder_readout", str)),
     )

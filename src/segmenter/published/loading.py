@@ -13,7 +13,7 @@ from segmenter.checkpoints.keys import Report, few
 from segmenter.checkpoints.reading import SUFFIXES, read
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
-from segmenter.published import cache, catalogue, layouts, original, own
+from segmenter.published import cache, catalogue, known_layouts, original, own
 
 WEIGHTS, ABOUT = own.FILES
 
@@ -69,14 +69,14 @@ def load_published(path: str | Path) -> tuple[Segmenter, Report]:
     """
     checkpoint = read(path)
     found = checkpoint.state.keys()
-    if layout := layouts.recognised(found):
+    if layout := known_layouts.recognised(found):
         return layout.read(checkpoint)
     if encoders.is_google(found) or encoders.is_timm(found):
         raise UserError(
             f"{path} holds an encoder without a decoder, which cannot segment; train one from it: "
             f"--encoder.pretrained {path}, with the encoder.name it belongs to"
         )
-    known = "; ".join(layout.TITLE for layout in layouts.LAYOUTS)
+    known = "; ".join(layout.TITLE for layout in known_layouts.LAYOUTS)
     raise UserError(f"{path} is of no layout that is known here ({known}): it has tensors such as {few(found)}")
 
 

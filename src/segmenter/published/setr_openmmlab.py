@@ -50,9 +50,9 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
         name = setr_heads.up_decoder(checkpoint, layers, width_key, PATCHES)
     heads = keys.depth(state, "auxiliary_head.") if auxiliary else 0
     head_layers = keys.depth(state, "auxiliary_head.0.up_convs.")
-    head = Head(
-        name, _variant(about, checkpoint, name), _taps(about, name), width_key, CLASSES, layers, heads, head_layers
-    )
+    variant, taps = _variant(about, checkpoint, name), _taps(about, name)
+    first = "decode_head.up_convs.0.0.conv.weight"
+    head = Head(name, variant, taps, width_key, CLASSES, layers, heads, head_layers, first)
     return setr_heads.network(checkpoint, report, head, "backbone.layers.", sources, ("data_preprocessor.",)), report
 
 

@@ -19,6 +19,7 @@ NAME, TITLE = "original", "the original SETR"
 WRITES = ()
 write = None
 STEM = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+HEAD_WIDTH = "decode_head.mlahead.head2.0.weight"
 HEADS = ("decode_head.conv_0.", "decode_head.syncbn_fc_0.", "decode_head.mlahead.")
 
 
@@ -46,7 +47,7 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
         name = setr_heads.up_decoder(checkpoint, layers, width_key, "backbone.patch_embed.proj.weight")
     heads = keys.depth(state, "auxiliary_head.")
     taps = _taps(Configuration(checkpoint.about.get("meta")), name)
-    head = Head(name, "original", taps, width_key, class_key, layers, heads if auxiliary else 0, 1)
+    head = Head(name, "original", taps, width_key, class_key, layers, heads if auxiliary else 0, 1, HEAD_WIDTH)
     unused = ("decode_head.conv_seg.", *(f"auxiliary_head.{index}.conv_seg." for index in range(heads)))
     return setr_heads.network(checkpoint, report, head, "backbone.blocks.", sources, unused, _biases), report
 
