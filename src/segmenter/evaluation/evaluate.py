@@ -70,7 +70,7 @@ def confusion(
 def _counts(model: Segmenter, images: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[torch.Tensor]:
     """Counts (K K) of each image in one pass; images share passes through the network."""
     for logits, geometry, labels in logits_of_many(model, images):
-        labels = labels.to(logits.device, non_blocking=True)[None]
+        labels = labels.to(logits.device, non_blocking=logits.device.type == "cuda")[None]
         geometry = replace(geometry, final=tuple(labels.shape[1:]))
         yield upsample.confusion(logits, labels, geometry, model.classes.ignore)
 
@@ -81,7 +81,7 @@ def _counts_of_means(
     """Counts (K K) of each image at many scales."""
     for scales, labels in images:
         predicted = upsample.labels_of_mean(passes_at(model, scales, tuple(labels.shape)))
-        labels = labels.to(predicted.device, non_blocking=True)
+        labels = labels.to(predicted.device, non_blocking=predicted.device.type == "cuda")
         yield upsample.count(predicted, labels, len(model.classes), model.classes.ignore)
 
 
@@ -107,7 +107,7 @@ def evaluate_folder(
     if found.classes.names != model.classes.names:
         raise UserError(
             f"{data.root} has the classes {_few(found.classes.names)}, the model {_few(model.classes.names)}; "
-            "give the classes.yaml that the model was trained with: --classes FILE"
+            "give the classes.yaml that the model was trained with: --data.classes FILE"
         )
     return evaluate(model, found.split(split), multiscale, native, workers, alignment=alignment)
 

@@ -50,6 +50,7 @@ class Segmenter(nn.Module):
             raise UserError(f"decoder.name is {recipe.decoder.name!r}; choose {' or '.join(DECODERS)}")
         self.recipe = recipe
         self.classes = classes
+        self.precision = torch.float32  # in which predictions multiply; a training has the recipe's
         self.encoder = Encoder(recipe.encoder, recipe.augment.crop)
         self.decoder = DECODERS[recipe.decoder.name](recipe.decoder, self.encoder, len(classes))
         if taps := (*self.decoder.taps, *self.decoder.auxiliary_taps):

@@ -5,6 +5,7 @@ As `LabelObjective` for labels. A loss is a mean over images here, not over pixe
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,7 @@ class DepthObjective:
         """What the scores are computed from, which adds up over processes."""
         workers = self.recipe.train.workers
         sums = depth_sums(model, samples, usual_alignment(model), workers=workers, title="validate")
-        return torch.from_numpy(sums).float().to(next(model.parameters()).device)  # some devices have no float64
+        return torch.as_tensor(sums.astype(np.float32), device=next(model.parameters()).device)  # MPS has no float64
 
     def scores(self, counts: Tensor) -> dict[str, float]:
         """Scores for the log; `metric` is the one that decides which model is best."""
