@@ -33,6 +33,8 @@ FAMILIES = {
     "vit_small_patch16_rope_mixed_224": 1,  # learnt frequencies in every block
     "vit_base_patch16_xp_224": 1,  # attention and MLP in parallel
     "vit_small_r26_s32_224": 1,  # a ResNet in place of the patch embedding
+    "vit_small_resnet26d_224": 1,  # another ResNet, with batch norms
+    "vit_tiny_r_s16_p8_224": 1,  # only the stem of a ResNet
 }
 
 
@@ -76,6 +78,25 @@ def test_features_are_those_of_timm_at_the_native_size(name, prefix):
     assert found.patches.shape == (1, math.prod(found.grid), 48)
     torch.testing.assert_close(found.prefix, expected[:, :prefix], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.patches, expected[:, prefix:], atol=1e-5, rtol=1e-5)
+
+
+def test_convolutions_without_a_projection_give_the_features_of_timm():
+    """MobileCLIP's; its width is that of its last convolution, so that no small model can be made of it."""
+    model = timm.create_model("vit_base_mci_224", num_classes=0, depth=1, img_size=64).eval()
+    stir(model)
+    encoder = small_encoder("vit_base_mci_224", (64, 64), depth=1, width=None, heads=None)
+    take_over(encoder, model)
+    images = noise(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, found = model.forward_features(images), encoder(images)
+    torch.testing.assert_close(found.patches, expected[:, 1:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_frozen_stem_keeps_its_statistics():
+    encoder = small_encoder("vit_small_resnet26d_224", (64, 64), freeze=1).train()
+    before = {name: tensor.clone() for name, tensor in encoder.vit.patch_embed.state_dict().items()}
+    encoder(noise(2, 3, 64, 64))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.vit.patch_embed.state_dict().items())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -404,7 +425,6 @@ def test_an_unknown_encoder_with_what_it_may_have_been():
         "resnet18",
         "swin_tiny_patch4_window7_224",
         "convnext_atto",
-        "vit_tiny_r_s16_p8_224",
         "vit_relpos_small_patch16_224",
     ],
 )

@@ -57,7 +57,7 @@ def totals(
     workers: int = 0,
     title: str = "evaluate",
     show: bool = True,
-) -> Tensor:
+) -> Tensor | np.ndarray:
     """What the scores of a model are made of, summed over labelled samples; parts of a data set add up.
 
     Of labels counts (K K int64, row true, column predicted), of depth the sums of `DepthScores` (1 + METRICS).
@@ -141,7 +141,7 @@ def _samples(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
     if data.classes.names != model.classes.names:
         raise UserError(
             f"{data.settings.root} has the classes {_few(data.classes.names)}, the model {_few(model.classes.names)}; "
-            "give the classes.yaml that the model was trained with: --classes FILE"
+            "give the classes.yaml that the model was trained with: --data.classes FILE"
         )
     return data.split(split)
 
