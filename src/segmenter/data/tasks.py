@@ -92,7 +92,7 @@ def check(data: DataSet) -> Verdict:
     >>> report = segmenter.check(segmenter.open_data("photos"))
     >>> report.refuse_errors()  # says nothing: a model can be trained
     >>> print(report.table().splitlines()[0])
-    class          train       val      test
+    class         train       val      test
 
     Returns:
         A report: `findings` (errors first), `warnings` (their texts), `table()`, and `refuse_errors()`, which raises a
