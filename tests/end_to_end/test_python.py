@@ -78,9 +78,7 @@ def test_settings_that_are_none_are_refused(folder, settings, said):
 
 
 def test_data_of_another_task_is_refused(folder):
-    with pytest.raises(
-        segmenter.UserError, match=r"the data was opened for depth, but .* learns labels; open"
-    ):
+    with pytest.raises(segmenter.UserError, match=r"the data was opened for depth, but .* learns labels; open"):
         segmenter.train("tiny.yaml", segmenter.open_data("scenes", task="depth"), "runs/one")
     with pytest.raises(segmenter.UserError, match="task is 'boxes'; choose labels or depth"):
         segmenter.open_data("photos", task="boxes")
