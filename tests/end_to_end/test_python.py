@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import segmenter
 from segmenter import config, recipes
@@ -75,6 +76,23 @@ def test_a_data_set_brings_its_settings(folder):
 def test_settings_that_are_none_are_refused(folder, settings, said):
     with pytest.raises(segmenter.UserError, match=said):
         segmenter.train("tiny.yaml", "photos", "runs/one", settings)
+
+
+def test_a_folder_is_split_as_for_the_training(folder, draw):
+    generator = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / "flat" / kind).mkdir(parents=True)
+    for i in range(30):
+        image, mask = draw(generator, (64, 64))
+        Image.fromarray(image).save(folder / "flat" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "flat" / "masks" / f"{i}.png")
+    shutil.copy("photos/classes.yaml", "flat")
+    model = segmenter.load("runs/first")
+    model.recipe.data.split_seed = 7
+    test, other = (segmenter.open_data("flat", split_seed=seed).split("test") for seed in (7, 0))
+    assert {sample.name for sample in test} != {sample.name for sample in other}
+    truth = np.bincount(np.concatenate([sample.target().ravel() for sample in test]), minlength=3)
+    assert np.array_equal(segmenter.evaluate(model, "flat", show=False).confusion.sum(1), truth)
 
 
 def test_data_of_another_task_is_refused(folder):
