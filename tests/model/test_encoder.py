@@ -46,6 +46,15 @@ def of_timm(name: str) -> nn.Module:
     return model
 
 
+def entering(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+    """The tokens (B P+N D) that enter the first block."""
+    found = []
+    handle = encoder.vit.blocks[0].register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+    encoder(images)
+    handle.remove()
+    return found[0]
+
+
 def take_over(encoder: Encoder, model: nn.Module) -> None:
     """Gives the encoder the weights of timm's model; every one but a pooling layer's is used."""
     found = {key: value for key, value in model.state_dict().items() if not key.startswith("attn_pool.")}
@@ -176,8 +185,8 @@ def test_positions_are_resized_bilinearly_and_prefix_rows_stay(size):
             encoder.vit.dist_token,
         ):
             parameter.zero_()  # what enters the first block is then the positions alone
-        tokens, found = encoder.embed(noise(1, 3, *size))
-    assert found == grid
+        tokens = entering(encoder, noise(1, 3, *size))
+        assert encoder(noise(1, 3, *size)).grid == grid
     assert torch.equal(tokens[0, :2], table[0, :2])
     torch.testing.assert_close(tokens[0, 2:], resized(table[0, 2:], (14, 14), grid))
 
@@ -203,7 +212,7 @@ def test_trained_positions_live_on_the_grid_of_the_crop(tmp_path):
     assert crop.vit.pos_embed.shape == (1, 1 + 4 * 6, 48)
     torch.testing.assert_close(crop.vit.pos_embed[0, 1:], resized(native.vit.pos_embed[0, 1:], (14, 14), (4, 6)))
     with torch.no_grad():
-        tokens, _ = crop.embed(torch.zeros(1, 3, 64, 96))
+        tokens = entering(crop, torch.zeros(1, 3, 64, 96))
     bare = crop.vit.patch_embed.proj.bias + crop.vit.pos_embed[:, 1:]
     torch.testing.assert_close(tokens[:, 1:], bare)  # at the crop's size as trained, not resampled
 

@@ -113,7 +113,13 @@ class Encoder(nn.Module):
         return math.ceil(height / self.patch_size), math.ceil(width / self.patch_size)
 
     def forward(self, images: Tensor) -> Tokens:
-        """Normalised images (B 3 H W) to the tokens of the last block after the final norm."""
+        """Normalised images (B 3 H W) to the tokens of the last block after the final norm.
+
+        >>> model = segmenter.load("runs/first")
+        >>> tokens = model.encoder(model.normalize(torch.zeros(1, 3, 64, 90)))  # patches of 8 x 8 pixels
+        >>> tokens.grid, tokens.patches.shape, tokens.prefix.shape
+        ((8, 12), torch.Size([1, 96, 48]), torch.Size([1, 1, 48]))
+        """
         maps, grid = self._stem(images)
         tokens = self.norm(self._after(maps[-1], grid, [self.depth - 1])[0])
         return self._split(tokens, grid)
@@ -131,11 +137,6 @@ class Encoder(nn.Module):
         found = self._after(maps[-1], grid, blocks)
         finer = [Tokens(m.flatten(2).mT, found[0][:, :0], tuple(m.shape[-2:])) for m in (maps[i] for i in stages)]
         return finer + [self._split(tokens, grid) for tokens in found]
-
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Normalised images (B 3 H W) to the tokens (B P+N D) that enter block 0, and their grid."""
-        maps, grid = self._stem(images)
-        return self._embed(maps[-1]), grid
 
     def _split(self, tokens: Tensor, grid: tuple[int, int]) -> Tokens:
         """Tokens (B P+N D) to patches and what stands before them."""
