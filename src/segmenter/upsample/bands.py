@@ -38,10 +38,10 @@ class Tiles:
             cells, matrix = columns.matrix(pixels)
             self.weights.append((cells, torch.from_numpy(matrix).to(image.device).T))
 
-    def rows(self, whole: bool = False, size: int | None = None) -> Iterator[slice]:
-        """Rows of pixels, from the top, for tiles of a size (None: TILE); fewer where they are kept `whole`."""
+    def rows(self, whole: bool = False) -> Iterator[slice]:
+        """Rows of pixels, from the top, for tiles of the usual size; fewer where they are kept `whole`."""
         tiles = -(-len(self.columns) // TOGETHER) if whole else 1
-        step = max(1, budget(size or TILE, self.image.device) // (self.classes * self.width * tiles))
+        step = max(1, budget(TILE, self.image.device) // (self.classes * self.width * tiles))
         for top in range(0, self.geometry.size[0], step):
             yield slice(top, min(top + step, self.geometry.size[0]))
 
@@ -63,21 +63,6 @@ class Tiles:
         else:
             tile = row[..., self.columns[number]]
         return tile if self.finite else _not_finite(tile)
-
-    def tile_back(self, gradient: Tensor, number: int, row: Tensor) -> None:
-        """Adds the gradient of a tile (K r c) to that of its row (K r N)."""
-        if self.weights:
-            cells, weights = self.weights[number]
-            row[..., cells] += gradient @ weights.T
-        else:
-            row[..., self.columns[number]] += gradient
-
-    def row_back(self, gradient: Tensor, pixels: slice) -> tuple[slice, Tensor]:
-        """The gradient of a row (K r N) to cells of its image, and theirs (K n N)."""
-        if self.geometry.axes[0].fine:
-            return pixels, gradient
-        rows, matrix = self.geometry.axes[0].matrix(pixels)
-        return rows, torch.from_numpy(matrix).to(gradient.device).T @ gradient
 
     def band(self, rows: slice, function: Callable[[Tensor], Tensor]) -> Tensor:
         """What a function makes of the tiles (K r c to ... r c) of some rows of pixels, put together."""
