@@ -64,7 +64,7 @@ def cross_entropy(
         here = labels[where].long()
         found = F.cross_entropy(
             tile, here, weight, ignore_index=ignore, label_smoothing=options.smoothing, reduction="none"
-        ).sum(dtype=torch.float64)  # torch's own sum of them rounds more
+        ).sum()  # reduction="sum" adds one after the other, which rounds more
         counts = here != ignore
         divisor = counts.sum() if weight is None else weight[here[counts]].sum()
         return torch.stack([found, divisor])
