@@ -7,6 +7,7 @@ size it has, and against the numbers that are there, before memory is taken.
 import io
 import math
 import mmap
+import reprlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -242,10 +243,10 @@ def _torch_checkpoint(path: Path, content: object, unpickler: Unpickler) -> Chec
     for _ in range(2):
         wrapper = next((w for w in WRAPPERS if isinstance(content.get(w), dict)), None)
         if wrapper is not None:
-            about |= {str(key): value for key, value in content.items() if key != wrapper}
+            about |= {key: value for key, value in content.items() if isinstance(key, str) and key != wrapper}
             content = content[wrapper]
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
-    other = tuple(str(key)[:80] for key in content if key not in tensors)
+    other = tuple(key[:80] if isinstance(key, str) else reprlib.repr(key) for key in content if key not in tensors)
     amount = sum(t.count * t.dtype.itemsize for t in tensors.values() if isinstance(t, StoredTensor))
     if amount > LARGEST_RATIO * path.stat().st_size + SLACK:
         raise Unreadable(path, f"claims {amount / 2**20:,.0f} MB of tensors, far more than it holds; it was not read")
