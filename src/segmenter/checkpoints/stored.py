@@ -30,7 +30,7 @@ class Storage:
 
     def __init__(self, dtype: torch.dtype, count: int, read: Callable[[], bytes] | None = None):
         self.dtype, self.count, self.read = dtype, natural(count), read
-        self.tensors = 0
+        self.given = False
         self._numbers: Tensor | None = None
 
     def numbers(self) -> Tensor:
@@ -62,7 +62,6 @@ class StoredTensor:
         # The first condition also refuses views that repeat numbers: a file of a few bytes could be terabytes.
         if self.count > available or (self.count and last >= available):
             raise Damaged(f"a tensor of shape {self.shape} in a storage of {available} numbers")
-        storage.tensors += 1
 
     def load(self) -> Tensor:
         """The tensor, in memory that no other tensor of the file has."""
@@ -70,7 +69,10 @@ class StoredTensor:
         if numbers.dtype != self.dtype:
             numbers = numbers.view(self.dtype)
         tensor = torch.as_strided(numbers, self.shape, self.stride, self.offset)
-        return tensor.clone() if self.storage.tensors > 1 else tensor
+        if self.storage.given or self.count < numbers.numel():  # the second would keep the rest in memory
+            return tensor.clone()
+        self.storage.given = True
+        return tensor
 
 
 class StoredArray:
@@ -104,3 +106,8 @@ class NumpyType:
         if len(shape) > MOST_AXES or len(content) != kind.itemsize * math.prod(map(natural, shape)):
             raise Damaged(f"{len(content)} bytes for an array of {len(shape)} axes")
         return np.frombuffer(content, kind).reshape(shape)
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """A copy of an array of either byte order."""
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
