@@ -35,11 +35,15 @@ ROUNDS = 15
 
 
 def recipe(decoder: str, updates: int, seed: int) -> Recipe:
-    """The demo's recipe with another decoder and budget; scenes are drawn once and kept by this process."""
+    """The demo's recipe with another decoder and budget, and the four blocks that SETR-MLA and DPT read.
+
+    Scenes are drawn once and kept by this process.
+    """
     demo = recipes.read("demo")
     budget = {"steps": updates, "validate_every": updates, "save_every": updates, "seed": seed, "workers": 0}
     settings = replace(demo.decoder, name=decoder, width=WIDTH)
-    return replace(demo, decoder=settings, train=replace(demo.train, **budget))
+    encoder = replace(demo.encoder, depth=4, mlp_ratio=4.0)
+    return replace(demo, encoder=encoder, decoder=settings, train=replace(demo.train, **budget))
 
 
 def score(decoder: str, updates: int, seed: int, out: Path) -> float:

@@ -59,6 +59,22 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+class NoFloat64(TorchDispatchMode):
+    """Refuses what devices without float64 refuse, such as MPS."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            assert not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float64, func
+        return result
+
+
+@pytest.fixture
+def no_float64() -> type[NoFloat64]:
+    """Within `with no_float64():` no operation of torch may give float64."""
+    return NoFloat64
+
+
 @pytest.fixture
 def largest_tensor() -> type[LargestTensor]:
     """`with largest_tensor() as largest:` measures `largest.elements`."""

@@ -5,14 +5,15 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import AvoidSubcommands, FlagConversionOff, Positional, arg
+from tyro.conf import AvoidSubcommands, Fixed, FlagConversionOff, Positional, Suppress, arg
 
 from segmenter import recipes
-from segmenter.config import Alignment, Data, DepthKind, Layout, Recipe
+from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
 from segmenter.errors import UserError, WrongUse
 from segmenter.inference.presets import Preset
@@ -23,6 +24,35 @@ LabelFormat = Literal["labels", "ade20k", "cityscapes"]
 DataSetName = Literal["ade20k", "pascal_context", "cityscapes", "voc", "camvid"]
 Model = Annotated[Positional[Path], arg(metavar="MODEL")]
 DataFolder = Annotated[Positional[str], arg(metavar="DATA")]
+Device = Annotated[str, arg(metavar="auto|cpu|cuda|mps")]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+
+
+@dataclass
+class DataAtRoot(Data):
+    """The settings of data whose folder is told apart from them, as the argument DATA."""
+
+    root: Annotated[str, Fixed, Suppress] = ""
+
+
+@dataclass
+class DataOfModel(DataAtRoot):
+    """The same, with what a model knows of the data it was trained on where nothing is said."""
+
+    split_seed: int | None = None
+    """Seed of the split into train, val and test where the folder has none; none: the model's own."""
+    depth_scale: float = 0.0
+    """Number in a map that means one metre; 0: the one the model was trained with."""
+    depth_kind: DepthKind | None = None
+    """What depth maps hold, `depth` or `inverse` depth (disparity); none: as the model was trained with."""
+
+    def completed(self, root: str, known: Data) -> Data:
+        """The data in a folder, for a model that was trained on what is known."""
+        settings = asdict(self) | {"root": root}
+        settings["split_seed"] = known.split_seed if self.split_seed is None else self.split_seed  # 0 is one
+        settings["depth_scale"] = self.depth_scale or known.depth_scale
+        settings["depth_kind"] = self.depth_kind or known.depth_kind
+        return Data(**settings)
 
 
 def train_with(default: Recipe):
@@ -31,6 +61,7 @@ def train_with(default: Recipe):
     def train(
         out: Path,
         config: str = DEFAULT_RECIPE,
+        device: Device = "auto",
         recipe: Annotated[Recipe, arg(name=""), FlagConversionOff, AvoidSubcommands] = default,
     ) -> None:
         """Train a model on images and masks.
@@ -38,11 +69,12 @@ def train_with(default: Recipe):
         Args:
             out: New folder for the run: the best model, the log, and what `resume` needs.
             config: Recipe: a name (see `segmenter models`) or a YAML file. The defaults below are this recipe's.
+            device: Where to train, or cuda:1 and so on; auto: the best there is. Several processes have one each.
             recipe: Settings.
         """
         from segmenter.training.loop import train
 
-        best = train(recipe, out)
+        best = train(recipe, out, device)
         print(_finished(recipe, best, out))
 
     return train
@@ -51,27 +83,18 @@ def train_with(default: Recipe):
 def check(
     data: DataFolder,
     task: Literal["labels", "depth"] = "labels",
-    layout: Layout = "auto",
-    classes: str = "",
-    map: tuple[str, ...] = (),
-    depth_scale: float = 0.0,
-    depth_kind: DepthKind = "depth",
+    options: Annotated[DataAtRoot, arg(name="data")] = DataAtRoot(),  # noqa: B008  (nobody changes it)
 ) -> None:
     """Read every mask, or depth map, and say what would spoil a training, and what to write instead.
 
     Args:
         data: Folder with the images and masks, or depth maps, or `scenes`.
         task: What the images come with.
-        layout: How the folder is arranged; `auto` recognises it (Pascal Context with background).
-        classes: Path of a classes.yaml, if it is not in the data folder.
-        map: Mask values to change, each as from:to.
-        depth_scale: Number in a depth map that means one metre; 0: not stated (floats are metres).
-        depth_kind: What depth maps hold: depth, or inverse depth (disparity).
+        options: The folder's settings, as `train` has them.
     """
     from segmenter.data.tasks import TASKS
 
-    settings = Data(root=data, layout=layout, classes=classes, map=map, depth_scale=depth_scale, depth_kind=depth_kind)
-    found = TASKS[task].open(settings)
+    found = TASKS[task].open(replace(options, root=data))
     report = TASKS[task].check(found)
     print(f"{found.source}\n\n{report.table()}\n")
     for text in report.warnings:
@@ -80,15 +103,16 @@ def check(
     print("ready to train")
 
 
-def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
+def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device = "auto") -> None:
     """Go on with an interrupted training exactly where it was saved.
 
     Args:
         run: Folder that `train` wrote.
+        device: Where to train, or cuda:1 and so on; auto: the best there is. Several processes have one each.
     """
     from segmenter.training.loop import resume
 
-    best = resume(run)
+    best = resume(run, device)
     print(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
 
 
@@ -105,12 +129,10 @@ def evaluate(
     multiscale: bool = False,
     native: bool = False,
     preset: Preset | None = None,
-    layout: Layout = "auto",
-    classes: str = "",
-    map: tuple[str, ...] = (),
-    depth_scale: float = 0.0,
-    depth_kind: DepthKind | None = None,
+    options: Annotated[DataOfModel, arg(name="data")] = DataOfModel(),  # noqa: B008  (nobody changes it)
     alignment: Alignment = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     workers: int = 2,
     json: bool = False,
 ) -> None:
@@ -123,13 +145,11 @@ def evaluate(
         multiscale: Average six scales and their mirror images.
         native: Keep the photos' scale instead of bringing them to the training's.
         preset: Windows and scale as this command of the published code has them, instead of the model's own.
-        layout: How the folder is arranged; `auto` recognises it (Pascal Context with background).
-        classes: Path of a classes.yaml, if it is not in the data folder.
-        map: Mask values to change, each as from:to.
-        depth_scale: Number in a depth map that means one metre; 0: the one the model was trained with.
-        depth_kind: What depth maps hold, depth or inverse depth (disparity); none: as the model was trained with.
+        options: The folder's settings, as `train` has them.
         alignment: Of predicted depth to the true one, image by image; auto: least_squares for relative models, none
             for metric ones.
+        device: Where the model runs, or cuda:1 and so on; auto: the best there is.
+        precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         workers: Processes that load images.
         json: Print JSON instead of a table.
     """
@@ -137,11 +157,9 @@ def evaluate(
     from segmenter.inference.presets import settings as seen_as
     from segmenter.published.loading import load
 
-    network = load(model)
+    network = load(model, device, precision)
     inference = seen_as(preset, network.recipe) if preset else None
-    known = network.recipe.data
-    scale, kind = depth_scale or known.depth_scale, depth_kind or known.depth_kind
-    settings = Data(root=data, layout=layout, classes=classes, map=map, depth_scale=scale, depth_kind=kind)
+    settings = options.completed(data, network.recipe.data)
     scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers)
     print(as_json(scores.to_dict()) if json else scores.table())
 
@@ -155,6 +173,8 @@ def predict(
     preset: Preset | None = None,
     overlays: bool = True,
     format: LabelFormat = "labels",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     json: bool = False,
 ) -> None:
     """Segment photos: a label map (palette PNG) and an overlay with legend for each; or say their depth.
@@ -168,13 +188,15 @@ def predict(
         preset: Windows and scale as this command of the published code has them, instead of the model's own.
         overlays: Write overlays too.
         format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
+        device: Where the model runs, or cuda:1 and so on; auto: the best there is.
+        precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         json: Print the files written as JSON.
     """
     from segmenter.inference.presets import settings
     from segmenter.published.loading import load
     from segmenter.views.pictures import predict_files, told
 
-    network = load(model)
+    network = load(model, device, precision)
     inference = settings(preset, network.recipe) if preset else None
     written = predict_files(network, images, out, multiscale, native, overlays, format, inference)
     print(as_json(written) if json else told(written, out, overlays))
@@ -186,7 +208,8 @@ def benchmark(
     size: tuple[int, int] = (960, 1280),
     batch: int = 4,
     only: tuple[Literal["single", "batch", "windows", "multiscale", "training"], ...] = (),
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     seconds: float = 3.0,
     json: bool = False,
 ) -> None:
@@ -199,18 +222,19 @@ def benchmark(
         batch: Images in a batch and in an update of the training.
         only: One image, a batch of them, a photo in windows, a photo at many scales, an update of the training; none:
             all of them.
-        device: Where; auto: CUDA where there is such a device.
+        device: Where the model runs, or cuda:1 and so on; auto: the best there is.
+        precision: In which predictions multiply; auto: bf16 where the device computes it natively, else fp32. An update
+            of the training has its recipe's.
         seconds: How long each is repeated, at least three times.
         json: Print JSON instead of tables.
     """
     from segmenter.cost.benchmark import WAYS, benchmark
     from segmenter.cost.step_cost import training_step
-    from segmenter.model.devices import device_of
     from segmenter.published.loading import load
 
     ways = WAYS | {"training": training_step}
     chosen = {name: ways[name] for name in only or ways}
-    report = benchmark(load(model).to(device_of(device)), chosen, image, size, batch, seconds)
+    report = benchmark(load(model, device, precision), chosen, image, size, batch, seconds)
     print(as_json(report.to_dict()) if json else report.table())
 
 
@@ -231,15 +255,16 @@ def prepare(
     print(prepare(dataset, root, source))
 
 
-def demo(out: Path = Path("demo")) -> None:
+def demo(out: Path = Path("demo"), device: Device = "auto") -> None:
     """Train a small Segmenter on generated scenes from nothing, score it on scenes it never saw, draw the result.
 
     Args:
         out: New folder for the run and the pictures.
+        device: Where to train and predict, or cuda:1 and so on; auto: the best there is.
     """
     from segmenter.demo import demo
 
-    demo(out)
+    demo(out, device)
 
 
 def convert(
@@ -280,6 +305,7 @@ def as_json(content: object) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; 0 done, 1 failed, 2 wrong use."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it as it is imported
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:

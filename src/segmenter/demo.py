@@ -18,15 +18,15 @@ PICTURES = 8
 PICTURE_SIZE = (192, 256)  # twice the training's: the photo's own size is what a prediction answers at
 
 
-def demo(out: Path) -> Scores:
-    """Makes the run `out`/run and pictures of some test scenes beside it; returns the test scores.
+def demo(out: Path, device: str = "auto") -> Scores:
+    """Makes, on a device, the run `out`/run and pictures of some test scenes beside it; returns the test scores.
 
     Raises:
-        UserError: `out` holds an earlier demo.
+        UserError: `out` holds an earlier demo, or there is no such device.
     """
     recipe = recipes.read("demo")
-    train(recipe, out / "run")
-    model = load(out / "run")
+    train(recipe, out / "run", device)
+    model = load(out / "run", device)
     test = TASKS[recipe.task].open(recipe.data).split("test")
     scores = evaluate(model, test, workers=recipe.train.workers)
     photos = out / "scenes"

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from segmenter.cost.benchmark import WAYS, benchmark
+from segmenter.cost.benchmark_report import Report
 from segmenter.cost.measuring import Spread, counted_flops, extra_memory, matmul_peak
-from segmenter.cost.stages import LEAST, Stages
+from segmenter.cost.stages import LEAST, Measured, Stage, Stages, Way
 from segmenter.cost.step_cost import training_step
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
@@ -52,6 +53,22 @@ def test_the_table_has_every_stage_of_every_way(disc_run, command):
         assert names == (TRAINING if lines[0].startswith("training") else INFERENCE)
         assert len({len(line) for line in lines[1:]}) == 1  # columns end below each other
     assert parts[-1].startswith("MiB:")
+
+
+def test_columns_end_below_each_other_whatever_was_measured(model):
+    stages = [
+        Stage("decode", Spread(1e-6, 1e-6, 1e-6), 0.0, 0.0),
+        Stage("preprocess, which takes its time", Spread(123456.0, 98765.0, 234567.0), 3e15, 4e20),
+        Stage("encoder", Spread(0.1, 0.05, 0.2), math.nan, 1e9),  # memory that the system does not tell
+    ]
+    found = Measured("single", Way("64 x 64", 1, lambda _: None, torch.float16), stages[:-1], stages[-1])
+    report = Report(model(), CPU, {torch.float16: 1.0}, [found])
+    lines = report.table().split("\n\n")[1].splitlines()
+    assert lines[0] == "single: 64 x 64, fp16, 10 images/s"
+    assert lines[1].split() == ["ms,", "median", "(quarters)", "MiB", "GFLOP", "of", "peak"]
+    assert len({len(line) for line in lines[1:]}) == 1
+    assert len({line.rindex(")") for line in lines[3:]}) == 1
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["ways"][0]["stages"][-1]["memory"] is None
 
 
 def test_the_numbers_fit_each_other(disc_run, command):

@@ -241,9 +241,7 @@ def test_own_data_in_the_arrangement_of_voc_must_be_chosen(tmp_path):
 
 def test_two_data_sets_in_one_folder(context, voc):
     assert context == voc
-    assert refused(voc) == (
-        f"{voc} holds Pascal Context and Pascal VOC; choose --layout pascal_context or voc (in train: --data.layout)"
-    )
+    assert refused(voc) == (f"{voc} holds Pascal Context and Pascal VOC; choose --data.layout pascal_context or voc")
     assert len(opened(voc, layout="voc").classes) == 21
     assert len(opened(voc, layout="pascal_context").classes) == 60
 

@@ -436,4 +436,4 @@ def test_data_that_cannot_be_scored(disc_run, disc_folder, command):
     (root / "classes.yaml").write_text("classes: [ground, red, green]")
     told = command("evaluate", disc_run, root, "--split", "val")
     classes = "the classes 3 (ground, red, green), the model 3 (ground, red, blue)"
-    assert_refused(told, classes, "--classes FILE")
+    assert_refused(told, classes, "--data.classes FILE")

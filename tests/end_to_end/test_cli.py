@@ -3,31 +3,37 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from segmenter.config import Data
+from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
 VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")
+DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
-    "train": ("--out", "--config", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
+    "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
               "--train.lr", "--train.class-weights", "--inference.window"),
-    "check": ("--task", "--layout", "--classes", "--map", "--depth-scale", "--depth-kind"),
-    "resume": (),
-    "evaluate": ("--split", "--multiscale", "--native", "--preset", "--layout", "--classes", "--map",
-                 "--depth-scale", "--depth-kind", "--alignment", "--workers", "--json"),
-    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--format", "--json"),
-    "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--seconds", "--json"),
+    "check": ("--task", *DATA),
+    "resume": ("--device",),
+    "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
+                 "--workers", "--json"),
+    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--format", "--device",
+                "--precision", "--json"),
+    "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
-    "demo": ("--out",),
+    "demo": ("--out", "--device"),
     "convert": ("--out", "--layout"),
     "models": ("--json",),
 }  # fmt: skip
@@ -121,6 +127,52 @@ def test_settings_of_the_command_line_go_above_those_of_the_recipe(command, tiny
         assert told.status == 0
         assert "(default: 77)" in told.out
         assert "(default: 0.125)" in told.out
+
+
+def test_what_check_advises_is_taken_by_every_verb(disc_folder, disc_run, tiny_recipe, recipe_file, command):
+    """The words that it writes, as they are, behind `check`, `evaluate` and `train`."""
+    root = disc_folder()
+    for mask in root.glob("*/masks/*.png"):
+        labels = np.array(Image.open(mask))
+        labels[:3] = 7
+        Image.fromarray(labels).save(mask)
+    told = command("check", root)
+    assert told.status == 1
+    advised = re.search(r"--data\.map \S+", told.err)[0].split()
+    assert advised == ["--data.map", "7:255"]
+    told = command("check", root, *advised)
+    assert told.status == 0, told.err
+    assert command("evaluate", disc_run, root, "--workers", 0, *advised).status == 0
+    recipe = recipe_file(tiny_recipe(root, {"name": "linear"}, steps=1))
+    assert command("train", "--config", recipe, "--out", root / "run", *advised).status == 0
+
+
+def test_the_root_is_told_once(discs, disc_run, command):
+    for words in (("check", discs), ("evaluate", disc_run, discs)):
+        told = command(*words, "--data.root", discs)
+        assert told.status == 2
+        assert "--data.root" in told.err
+
+
+def test_a_model_is_scored_on_the_split_that_it_was_trained_with(tmp_path, discs, tiny_recipe, recipe_file, command):
+    """A flat folder is split by a seed; with another one, images of the training would be scored."""
+    flat = tmp_path / "flat"
+    for kind in ("images", "masks"):
+        (flat / kind).mkdir(parents=True)
+        for path in discs.glob(f"*/{kind}/*.png"):
+            for copy in range(4):
+                shutil.copy(path, flat / kind / f"{path.stem}-{copy}.png")
+    shutil.copy(discs / "classes.yaml", flat)
+    seeds = (0, 1, 2)
+    tests = [{sample.name for sample in open_labels(Data(str(flat), split_seed=seed)).split("test")} for seed in seeds]
+    assert tests[0] != tests[1] != tests[2]
+    recipe = recipe_file(tiny_recipe(flat, {"name": "linear"}, steps=1))
+    command("train", "--config", recipe, "--data.split-seed", 1, "--out", tmp_path / "run")
+    scores = [
+        command("evaluate", tmp_path / "run", flat, "--workers", 0, "--json", *words).out
+        for words in ((), ("--data.split-seed", 1), ("--data.split-seed", 0))
+    ]
+    assert scores[0] == scores[1] != scores[2]
 
 
 def test_help_names_every_option_and_does_not_wait_for_torch(environment):

@@ -40,7 +40,7 @@ def rooms(tmp_path_factory) -> Path:
 def test_from_a_folder_to_depth(tmp_path, rooms, command):
     """All verbs on one small folder."""
     run, data = tmp_path / "run", ("--data.root", rooms, "--data.depth-scale", 1000)
-    told = command("check", rooms, "--task", "depth", "--depth-scale", 1000)
+    told = command("check", rooms, "--task", "depth", "--data.depth-scale", 1000)
     assert told.status == 0, told.err
     assert [line.split()[0] for line in told.out.splitlines()[2:6]] == ["split", "train", "val", "test"]
     assert told.out.endswith("ready to train\n")

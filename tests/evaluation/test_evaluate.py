@@ -142,6 +142,6 @@ def test_a_split_that_does_not_exist_is_refused(model, disc_folder):
 def test_other_classes_than_the_models_are_refused(model, disc_folder):
     root = disc_folder()
     (root / "classes.yaml").write_text("classes: [ground, red, green, blue]")
-    expected = r"has the classes 4 \(ground, red, green ...\), the model 3 .*: --classes FILE"
+    expected = r"has the classes 4 \(ground, red, green ...\), the model 3 .*: --data.classes FILE"
     with pytest.raises(UserError, match=expected):
         evaluate(model, config.Data(root=str(root)), split="test")

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import segmenter
+from segmenter.config import Inference
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
 from segmenter.inference.passes import MULTISCALE, scaled
@@ -186,3 +187,49 @@ def test_a_large_photo_is_never_held_in_real_numbers(model):
         predict(model, photo, native=True)
     assert torch.uint8 in large.dtypes
     assert not any(dtype.is_floating_point for dtype in large.dtypes)
+
+
+def some_photos(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    generator = np.random.default_rng(4)
+    return [generator.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_many_photos_are_answered_in_order_as_each_alone(model, multiscale):
+    photos = some_photos((30, 40), (64, 64), (80, 60), (30, 41), (64, 64), (64, 64), (30, 40))
+    results = list(predict(model, iter(photos), multiscale=multiscale, native=True))
+    assert len(results) == len(photos)
+    for photo, result in zip(photos, results, strict=True):
+        alone = predict(model, photo, multiscale=multiscale, native=True)
+        assert result.labels.shape == photo.shape[:2]
+        assert (result.labels == alone.labels).mean() > 0.999  # windows in other company are rounded otherwise
+        np.testing.assert_allclose(result.probabilities(), alone.probabilities(), atol=1e-5)
+
+
+def test_photos_share_passes_and_are_taken_as_they_are_needed(model):
+    taken, sizes = [], []
+    handle = model.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    results = predict(model, ((taken.append(0), photo)[1] for photo in some_photos(*[(64, 64)] * 9)))
+    assert not taken
+    next(results)
+    assert (len(taken), sizes) == (model.recipe.inference.batch, [model.recipe.inference.batch])
+    assert len(list(results)) == 8
+    handle.remove()
+
+
+def test_photos_before_a_broken_one_are_answered(model, tmp_path, photo):
+    results = predict(model, [photo, photo, tmp_path / "none.png", photo])
+    assert [next(results).labels.shape for _ in range(2)] == [(80, 60)] * 2
+    with pytest.raises(UserError, match=r"none.png does not exist"):
+        next(results)
+
+
+def test_settings_are_taken_instead_of_the_recipes(model, photo):
+    sizes = []
+    handle = model.register_forward_pre_hook(lambda _, images: sizes.append(tuple(images[0].shape)))
+    settings = Inference(window=(32, 32), stride=(32, 32), batch=3, native=True)
+    before = model.recipe.inference
+    assert predict(model, photo, inference=settings).labels.shape == (80, 60)
+    handle.remove()
+    assert sizes == [(3, 3, 32, 32), (3, 3, 32, 32)]
+    assert model.recipe.inference is before

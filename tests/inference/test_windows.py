@@ -1,13 +1,16 @@
 """Proves where windows lie and that their logits are those of the crops, averaged where they overlap."""
 
 import itertools
+import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from segmenter import upsample
-from segmenter.inference.windows import enlarged_size, logits_of_many, positions, window_logits
+from segmenter.inference import windows
+from segmenter.inference.windows import enlarged_size, logits_of_many, positions, window_logits, windows_of
 from segmenter.published.loading import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -146,3 +149,51 @@ def test_no_more_images_are_held_than_a_pass_needs(passes):
     stream = logits_of_many(model, ((image, taken.append(0)) for image in images), model.recipe.inference)
     next(stream)
     assert len(taken) == 4
+
+
+@pytest.fixture
+def live(monkeypatch) -> Callable[[], int]:
+    """Counts the crops that are held, by queue or pass."""
+    known: list[weakref.ref] = []
+
+    def noting(*arguments):
+        crops, geometry = windows_of(*arguments)
+        known.extend(map(weakref.ref, crops))
+        return crops, geometry
+
+    monkeypatch.setattr(windows, "windows_of", noting)
+    return lambda: sum(crop() is not None for crop in known)
+
+
+@torch.inference_mode()
+def test_images_of_many_sizes_do_not_all_wait_in_memory(passes, live, monkeypatch):
+    model, _ = passes
+    monkeypatch.setattr(windows, "WAITING", 5 * 40 * 40)
+    images = some_images(*[(40, width) for width in range(20, 61)])  # smaller than a window: each is one of its own
+    expected = [window_logits(model, image, model.recipe.inference) for image in images]
+    held = []
+
+    def stream():
+        for place, image in enumerate(images):
+            yield image, place
+            held.append(live())
+
+    found = list(logits_of_many(model, stream(), model.recipe.inference))
+    assert max(held) < 12 < len(images)  # 5 x 40 x 40 pixels, and the crop that was just passed
+    assert [place for _, _, place in found] == list(range(len(images)))  # the oldest first
+    for (logits, geometry, _), (alone, same) in zip(found, expected, strict=True):
+        assert geometry == same
+        torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_no_image_is_overtaken_by_more_than_so_many_pixels(passes, monkeypatch):
+    model, sizes = passes
+    monkeypatch.setattr(windows, "WAITING", 6 * 64 * 64)
+    images = some_images((30, 40), *[(64, 64)] * 20)
+    found = [
+        place for _, _, place in logits_of_many(model, zip(images, range(21), strict=True), model.recipe.inference)
+    ]
+    assert 4 <= found.index(0) <= 8
+    assert sorted(found) == list(range(21))
+    assert sizes == [4, 1, 4, 4, 4, 4]  # it goes alone, the others do not wait for it

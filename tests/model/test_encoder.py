@@ -33,6 +33,8 @@ FAMILIES = {
     "vit_small_patch16_rope_mixed_224": 1,  # learnt frequencies in every block
     "vit_base_patch16_xp_224": 1,  # attention and MLP in parallel
     "vit_small_r26_s32_224": 1,  # a ResNet in place of the patch embedding
+    "vit_small_resnet26d_224": 1,  # another ResNet, with batch norms
+    "vit_tiny_r_s16_p8_224": 1,  # only the stem of a ResNet
 }
 
 
@@ -42,6 +44,15 @@ def of_timm(name: str) -> nn.Module:
     model = timm.create_model(name, num_classes=0, **shape).eval()
     stir(model)
     return model
+
+
+def entering(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+    """The tokens (B P+N D) that enter the first block."""
+    found = []
+    handle = encoder.vit.blocks[0].register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+    encoder(images)
+    handle.remove()
+    return found[0]
 
 
 def take_over(encoder: Encoder, model: nn.Module) -> None:
@@ -76,6 +87,25 @@ def test_features_are_those_of_timm_at_the_native_size(name, prefix):
     assert found.patches.shape == (1, math.prod(found.grid), 48)
     torch.testing.assert_close(found.prefix, expected[:, :prefix], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.patches, expected[:, prefix:], atol=1e-5, rtol=1e-5)
+
+
+def test_convolutions_without_a_projection_give_the_features_of_timm():
+    """MobileCLIP's; its width is that of its last convolution, so that no small model can be made of it."""
+    model = timm.create_model("vit_base_mci_224", num_classes=0, depth=1, img_size=64).eval()
+    stir(model)
+    encoder = small_encoder("vit_base_mci_224", (64, 64), depth=1, width=None, heads=None)
+    take_over(encoder, model)
+    images = noise(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, found = model.forward_features(images), encoder(images)
+    torch.testing.assert_close(found.patches, expected[:, 1:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_frozen_stem_keeps_its_statistics():
+    encoder = small_encoder("vit_small_resnet26d_224", (64, 64), freeze=1).train()
+    before = {name: tensor.clone() for name, tensor in encoder.vit.patch_embed.state_dict().items()}
+    encoder(noise(2, 3, 64, 64))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.vit.patch_embed.state_dict().items())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -155,8 +185,8 @@ def test_positions_are_resized_bilinearly_and_prefix_rows_stay(size):
             encoder.vit.dist_token,
         ):
             parameter.zero_()  # what enters the first block is then the positions alone
-        tokens, found = encoder.embed(noise(1, 3, *size))
-    assert found == grid
+        tokens = entering(encoder, noise(1, 3, *size))
+        assert encoder(noise(1, 3, *size)).grid == grid
     assert torch.equal(tokens[0, :2], table[0, :2])
     torch.testing.assert_close(tokens[0, 2:], resized(table[0, 2:], (14, 14), grid))
 
@@ -182,7 +212,7 @@ def test_trained_positions_live_on_the_grid_of_the_crop(tmp_path):
     assert crop.vit.pos_embed.shape == (1, 1 + 4 * 6, 48)
     torch.testing.assert_close(crop.vit.pos_embed[0, 1:], resized(native.vit.pos_embed[0, 1:], (14, 14), (4, 6)))
     with torch.no_grad():
-        tokens, _ = crop.embed(torch.zeros(1, 3, 64, 96))
+        tokens = entering(crop, torch.zeros(1, 3, 64, 96))
     bare = crop.vit.patch_embed.proj.bias + crop.vit.pos_embed[:, 1:]
     torch.testing.assert_close(tokens[:, 1:], bare)  # at the crop's size as trained, not resampled
 
@@ -404,7 +434,6 @@ def test_an_unknown_encoder_with_what_it_may_have_been():
         "resnet18",
         "swin_tiny_patch4_window7_224",
         "convnext_atto",
-        "vit_tiny_r_s16_p8_224",
         "vit_relpos_small_patch16_224",
     ],
 )

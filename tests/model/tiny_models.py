@@ -64,7 +64,7 @@ def stir(module: nn.Module, seed: int = 0) -> None:
     """Gives every parameter a random value, so that no layer scale or register is too small to be seen."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(module.named_parameters()):
-        scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 and name.endswith("weight") else 0.5
+        scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 and name.endswith("weight") else 0.5
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
 
 

@@ -4,7 +4,6 @@ import argparse
 import collections
 import json
 import pathlib
-import pickle
 import sys
 import types
 
@@ -385,26 +384,3 @@ def test_names_of_encoders_are_those_of_timm():
         found = (encoder.patch_size, encoder.width, encoder.vit.blocks[0].attn.num_heads, encoder.depth)
         assert (*found, "dist_token" in dict(encoder.vit.named_parameters())) == tuple(shape)
         assert encoders.changes(name, shape) == dict.fromkeys(("patch_size", "width", "heads", "depth"))
-
-
-def test_every_kind_of_number_in_a_file(tmp_path):
-    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
-             torch.int8, torch.uint8, torch.bool, torch.complex64, torch.uint16, torch.float8_e4m3fn]  # fmt: skip
-    state = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
-    whole = torch.arange(24.0).reshape(4, 6)
-    state |= {"view": whole[1:3, ::2], "transposed": whole.T, "empty": torch.zeros(0, 3), "scalar": torch.tensor(2.5)}
-    for old in (False, True):
-        torch.save(state, tmp_path / "kinds.pth", _use_new_zipfile_serialization=not old)
-        found = read(tmp_path / "kinds.pth").state
-        assert found.keys() == state.keys()
-        for key, value in state.items():
-            assert found[key].dtype == value.dtype
-            assert torch.equal(found[key].to(torch.complex128), value.to(torch.complex128)), key
-    found["view"].zero_()
-    assert found["transposed"].any()  # no two tensors share memory
-
-
-def test_a_plain_pickle_is_named(tmp_path):
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": [1, 2]}))
-    with pytest.raises(UserError, match="is a plain pickle"):
-        read(tmp_path / "plain.pkl")

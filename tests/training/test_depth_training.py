@@ -215,3 +215,11 @@ def test_settings_that_contradict_depth_are_refused(depth_recipe, tiny_recipe):
         recipes.refuse_impossible(replace(labels, data=replace(labels.data, depth_scale=1.0)))
     with pytest.raises(UserError, match=r"depth.max_depth is 0; write a value above 0"):
         recipes.refuse_impossible(depth_recipe({"max_depth": 0}))
+
+
+@pytest.mark.parametrize("target", ["inverse", "metric"])
+def test_nothing_needs_float64(target, tmp_path, depth_recipe, rooms, no_float64):
+    recipe = depth_recipe({"target": target, "inverse_loss": "mse"}, steps=2)
+    with no_float64():
+        loop.train(recipe, tmp_path / "run")
+        predict(load(tmp_path / "run"), rooms / "test" / "images" / "0.png")

@@ -63,6 +63,23 @@ def test_every_trainable_parameter_is_in_one_group_with_its_scale_and_decay(mode
             assert group["weight_decay"] == (0.0 if parameter.ndim == 1 or name in tokens else 0.05), name
 
 
+@pytest.mark.parametrize("name", ["vit_base_r50_s16_224", "beit_base_patch16_224"])
+def test_only_the_encoders_own_blocks_are_layers(tiny_recipe, name):
+    """The ResNet of a hybrid has blocks in stages; all of it is embedding, whatever the number of a stage's block."""
+    size = {"name": name, "patch_size": None if "r50" in name else 16, "depth": 2}
+    with torch.device("meta"):
+        model = Segmenter(tiny_recipe("", encoder=size), Classes(("a", "b"), default_colors(2)))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    levels = LEVELS | {f"encoder.relative_tables.{block}": 2 - block for block in range(2)}
+    seen = set()
+    for group in optim.parameter_groups(model, weight_decay=0.05, layer_decay=0.5):
+        for parameter in group["params"]:
+            prefix = max((prefix for prefix in levels if names[id(parameter)].startswith(prefix)), key=len)
+            assert group["scale"] == 0.5 ** levels[prefix], names[id(parameter)]
+            seen.add(names[id(parameter)])
+    assert any("backbone.stages.2.blocks.8." in name or "relative_tables" in name for name in seen)
+
+
 def test_frozen_parameters_are_in_no_group(tiny_recipe):
     recipe = tiny_recipe("", encoder={"freeze": 1})
     model = Segmenter(recipe, Classes(("a", "b"), default_colors(2)))

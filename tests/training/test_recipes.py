@@ -13,7 +13,10 @@ from PIL import Image
 from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.data.classes import Classes, default_colors
+from segmenter.data.depth_data import DEPTH_CLASSES
+from segmenter.data.layouts import open_labels
 from segmenter.model.segmenter import Segmenter
+from segmenter.model.transfer import transfer
 from segmenter.published.catalogue import PUBLISHED as PUBLISHED_MODELS
 from segmenter.published.loading import load
 from segmenter.training import optim
@@ -103,6 +106,13 @@ def test_every_published_model_has_a_recipe_of_its_name_with_its_figures():
         if not model.name.endswith("-openmmlab"):
             assert f"{model.miou} mIoU, {model.miou_multiscale} multi-scale" in recipes.summary(model.name)
             assert recipes.read(model.name).augment.crop == (model.crop, model.crop)
+
+
+def test_depth_starts_from_the_demos_recipe_with_four_whole_blocks():
+    labels, depth = recipes.read("demo"), recipes.read("dpt-depth")
+    labels.encoder.depth, labels.encoder.mlp_ratio = 4, 4.0  # as the recipe's comment says
+    source, model = Segmenter(labels, open_labels(labels.data).classes), Segmenter(depth, DEPTH_CLASSES)
+    assert all(name.startswith("decoder.") for name in transfer(source, model))
 
 
 # ---- some of them train

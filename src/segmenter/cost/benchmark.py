@@ -34,7 +34,7 @@ def single(model: Segmenter, photo: Path, _: int) -> Way:
 
 def whole(model: Segmenter, photo: Path, _: int) -> Way:
     """The photo in one pass, as a model of depth takes it."""
-    return Way(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages))
+    return Way(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages), model.precision)
 
 
 def batched(model: Segmenter, photo: Path, batch: int) -> Way:
@@ -42,17 +42,19 @@ def batched(model: Segmenter, photo: Path, batch: int) -> Way:
     inference = replace(model.recipe.inference, batch=batch)
     crop = photo.with_name("window.jpg")
     Image.fromarray(read_image(photo)).resize(inference.window[::-1], Image.Resampling.BILINEAR).save(crop, quality=90)
-    return Way(f"{batch} x {_sizes(inference.window)}", batch, lambda stages: _batch(model, crop, inference, stages))
+    about = f"{batch} x {_sizes(inference.window)}"
+    return Way(about, batch, lambda stages: _batch(model, crop, inference, stages), model.precision)
 
 
 def in_windows(model: Segmenter, photo: Path, _: int) -> Way:
     """The photo, as `predict` takes it."""
-    return Way(_sizes(image_size(photo)), 1, lambda stages: _predict(model, photo, False, stages))
+    return Way(_sizes(image_size(photo)), 1, lambda stages: _predict(model, photo, False, stages), model.precision)
 
 
 def multiscale(model: Segmenter, photo: Path, _: int) -> Way:
     """The photo at six scales, straight and mirrored."""
-    return Way(f"{_sizes(image_size(photo))}, mirrored too", 1, lambda stages: _predict(model, photo, True, stages))
+    about = f"{_sizes(image_size(photo))}, mirrored too"
+    return Way(about, 1, lambda stages: _predict(model, photo, True, stages), model.precision)
 
 
 def _sizes(size: tuple[int, int]) -> str:

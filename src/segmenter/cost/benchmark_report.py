@@ -1,17 +1,21 @@
 """What a benchmark found, as a table for people and as a dictionary for programs."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from segmenter.cost.measuring import Spread, machine, short
 from segmenter.cost.stages import Measured, Stage
+from segmenter.model.devices import PRECISIONS
 from segmenter.model.segmenter import Segmenter
 
 MEANING = """\
 MiB: the most in use during the stage, above what was in use before the first one; on a CPU the process's resident
-memory, on CUDA what torch gave out there. GFLOP: matrix products and convolutions, attention included; a product and
-its sum are two operations. Of peak: GFLOP a second against the fastest matrix product measured here."""
+memory, on CUDA what torch gave out there; MPS does not tell. GFLOP: matrix products and convolutions, attention
+included; a product and its sum are two operations. Of peak: GFLOP a second against the fastest matrix product here."""
+
+COLUMNS = ("", "ms, median (quarters)", "MiB", "GFLOP", "of peak")
 
 
 @dataclass
@@ -31,20 +35,18 @@ class Report:
         about = f"{recipe.encoder.name} + {recipe.decoder.name}, {len(self.model.classes)} classes"
         peaks = ", ".join(f"{short(peak / 1e9)} GFLOP/s in {_name(dtype)}" for dtype, peak in self.peaks.items())
         lines = [f"{about}, {parameters / 1e6:.1f} M parameters", machine(self.device), f"matrix products: {peaks}"]
-        columns = ("ms, median (quarters)", "MiB", "GFLOP", "of peak")
         for one in self.found:
             rate = f"{one.images_per_second:.3g} images/s"
             lines += ["", f"{one.name}: {one.way.about}, {_name(one.way.dtype)}, {rate}"]
-            lines.append(f"  {'':10}  {columns[0]:>24}  {columns[1]:>7}  {columns[2]:>8}  {columns[3]:>7}")
-            lines += [self._line(one, stage) for stage in [*one.stages, one.all]]
+            lines += _aligned([COLUMNS, *(self._row(one, stage) for stage in [*one.stages, one.all])])
         return "\n".join([*lines, "", MEANING])
 
-    def _line(self, one: Measured, stage: Stage) -> str:
-        time, memory = Spread(*(1e3 * value for value in stage.seconds)), stage.memory / 2**20
-        operations = share = ""
-        if stage.flops:
-            operations, share = short(stage.flops / 1e9), f"{100 * self._share(one, stage):.0f} %"
-        return f"  {stage.name:10}  {time!s:>24}  {memory:>7.1f}  {operations:>8}  {share:>7}"
+    def _row(self, one: Measured, stage: Stage) -> tuple[str, ...]:
+        time = Spread(*(1e3 * value for value in stage.seconds))
+        memory = "" if math.isnan(stage.memory) else f"{stage.memory / 2**20:.1f}"
+        if not stage.flops:
+            return stage.name, str(time), memory, "", ""
+        return stage.name, str(time), memory, short(stage.flops / 1e9), f"{100 * self._share(one, stage):.0f} %"
 
     def _share(self, one: Measured, stage: Stage) -> float:
         return stage.flops / stage.seconds.median / self.peaks[one.way.dtype]
@@ -67,9 +69,19 @@ class Report:
         }
 
     def _stage(self, one: Measured, stage: Stage) -> dict:
-        about = {"name": stage.name, "seconds": stage.seconds._asdict(), "memory": stage.memory}
+        memory = None if math.isnan(stage.memory) else stage.memory  # JSON has no nan
+        about = {"name": stage.name, "seconds": stage.seconds._asdict(), "memory": memory}
         return about | {"flops": stage.flops, "share_of_peak": self._share(one, stage)}
 
 
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as lines, each column as wide as its longest entry; what is in the first begins below each other."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        f"  {name:{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        for name, *cells in rows
+    ]
+
+
 def _name(dtype: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+    return next(name for name, known in PRECISIONS.items() if known == dtype)

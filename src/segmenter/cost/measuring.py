@@ -1,10 +1,11 @@
 """What things cost here: seconds, memory, operations, and how fast this machine multiplies.
 
 Memory on a CPU is the process's resident memory, everything included (torch, NumPy, Pillow): Linux keeps its largest
-value and lets a process reset it. On CUDA it is what torch's allocator gave out on the device.
+value and lets a process reset it. On CUDA it is what torch's allocator gave out on the device. MPS does not tell.
 """
 
 import ctypes
+import math
 import platform
 import statistics
 import sys
@@ -20,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 STATUS = Path("/proc/self/status")
 RESET_PEAK = "5"  # written to clear_refs: see proc(5)
-MATMUL_SIDES = {"cpu": 1536, "cuda": 8192}
+MATMUL_SIDES = {"cpu": 1536, "cuda": 8192, "mps": 4096}
 MATMUL_SECONDS = 0.5
 
 
@@ -53,6 +54,8 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has done what it was told; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 class PeakMemory:
@@ -65,17 +68,24 @@ class PeakMemory:
         """Forgets what was; on a CPU what is free within the process goes back to the system, so that it counts."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        elif STATUS.exists():
+        elif self._of_process():
             _return_free_memory()
             Path("/proc/self/clear_refs").write_text(RESET_PEAK)
 
     def now(self) -> float:
         """Bytes in use."""
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else _status("VmRSS")
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return _status("VmRSS") if self._of_process() else math.nan
 
     def largest(self) -> float:
         """The most bytes in use since `start`."""
-        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _status("VmHWM")
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return _status("VmHWM") if self._of_process() else math.nan
+
+    def _of_process(self) -> bool:
+        return self.device.type == "cpu" and STATUS.exists()
 
 
 def extra_memory(function: Callable[[], object], device: torch.device) -> float:
@@ -91,8 +101,6 @@ def extra_memory(function: Callable[[], object], device: torch.device) -> float:
 
 def _status(name: str) -> float:
     """An entry of this process's status, in bytes."""
-    if not STATUS.exists():
-        return float("nan")
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return 1024.0 * int(line.split()[1])
 
@@ -133,7 +141,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
+        name = f"{_processor()}, " + ("MPS" if device.type == "mps" else f"{torch.get_num_threads()} threads")
     return f"{name}, torch {torch.__version__}, {platform.system()}"
 
 

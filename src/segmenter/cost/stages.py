@@ -124,7 +124,7 @@ def _memory(way: Way, device: torch.device) -> dict[str, float]:
     peak = PeakMemory(device)
     peak.start()
     before = peak.now()
-    stages = Stages(device, peak.start, lambda _: max(0.0, peak.largest() - before), max)
+    stages = Stages(device, peak.start, lambda _: max(peak.largest() - before, 0.0), max)  # nan stays
     way.go(stages)
     return stages.found
 

@@ -10,9 +10,10 @@ from segmenter.cost.stages import Stages, Way, noted
 from segmenter.data import transforms
 from segmenter.data.files import read_image
 from segmenter.data.samples import DataSet
+from segmenter.model.devices import multiplying_in, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.training import optim
-from segmenter.training.loop import Trained, computes_in_bf16
+from segmenter.training.loop import Trained
 from segmenter.training.objective import OBJECTIVES, Objective
 
 
@@ -32,7 +33,7 @@ class Step:
         self.objective = OBJECTIVES[recipe.task](recipe, DataSet(model.classes, {}, "benchmark"))
         self.optimizers = optim.optimizers(model, recipe.train)
         self.device = next(model.parameters()).device
-        self.dtype = torch.bfloat16 if computes_in_bf16(recipe.train.precision) else torch.float32
+        self.dtype = precision_of(recipe.train.precision, self.device)
         self.targets = _targets(self.objective, model, batch)
 
     def go(self, stages: Stages) -> None:
@@ -44,8 +45,7 @@ class Step:
         images = torch.stack([self._crop(photo) for photo in photos]).to(self.device)
         images, targets = model.normalize(images), self.targets.to(self.device)
         stages.enter("encoder")
-        low_precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-        with noted(model, stages, then="pixels"), low_precision:
+        with noted(model, stages, then="pixels"), multiplying_in(self.dtype, self.device):
             logits = Trained(model)(images)
         stages.enter("pixels")
         loss = self.objective.loss(model.outputs(logits, *images.shape[-2:]), targets) / self.objective.weight(targets)

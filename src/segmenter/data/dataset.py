@@ -6,6 +6,7 @@ run that is continued in another process, or loaded by other workers, sees the s
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ class TrainingSamples(Dataset):
 
     def __init__(self, samples: Sequence[Sample], augment: config.Augment, seed: int, task: str = "labels"):
         self.samples = samples
-        self.augment = augment
+        # No class can prevail in a crop where there are none.
+        self.augment = replace(augment, max_class_share=1.0) if TASKS[task].classes is not None else augment
         self.seed = seed
         self.task = task
 

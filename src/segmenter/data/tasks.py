@@ -14,7 +14,8 @@ import numpy as np
 from segmenter import config
 from segmenter.data.check import check_labels
 from segmenter.data.check_depth import check_depth
-from segmenter.data.depth_data import open_depth
+from segmenter.data.classes import Classes
+from segmenter.data.depth_data import DEPTH_CLASSES, open_depth
 from segmenter.data.findings import Verdict
 from segmenter.data.layouts import open_labels
 from segmenter.data.pairs import DEPTH, MASKS, Target
@@ -34,12 +35,14 @@ class Task:
     """The value in a target that says nothing."""
     learnt: type[np.generic]
     """The numbers of a target in a batch."""
+    classes: Classes | None = None
+    """Those of every data set of the task, which has none of its own; none: a data set's own."""
 
 
 TASKS = {
     # 255 of uint8, 65535 of uint16
     "labels": Task(MASKS, open_labels, check_labels, lambda labels: int(np.iinfo(labels.dtype).max), np.int64),
-    "depth": Task(DEPTH, open_depth, check_depth, lambda _: math.nan, np.float32),
+    "depth": Task(DEPTH, open_depth, check_depth, lambda _: math.nan, np.float32, DEPTH_CLASSES),
 }
 
 
@@ -92,7 +95,7 @@ def check(data: DataSet) -> Verdict:
     >>> report = segmenter.check(segmenter.open_data("photos"))
     >>> report.refuse_errors()  # says nothing: a model can be trained
     >>> print(report.table().splitlines()[0])
-    class          train       val      test
+    class         train       val      test
 
     Returns:
         A report: `findings` (errors first), `warnings` (their texts), `table()`, and `refuse_errors()`, which raises a

@@ -79,7 +79,7 @@ def _choose_crop(labels: Tensor, settings: config.Augment, ignore: int, generato
         return tuple(torch.randint(room + 1, (), generator=generator).item() for room in spare)
 
     top, left = draw()
-    if settings.max_class_share >= 1 or labels.is_floating_point():  # depth has no classes
+    if settings.max_class_share >= 1:
         return top, left
     for _ in range(CROP_REDRAWS):
         counts = torch.bincount(labels[top : top + height, left : left + width].flatten())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from segmenter import config
@@ -30,27 +30,27 @@ def usual_alignment(model: Segmenter, alignment: Alignment) -> Alignment:
     return alignment
 
 
-def nothing(_: Segmenter) -> Tensor:
+def nothing(_: Segmenter) -> np.ndarray:
     """The sums (1 + METRICS, float64) of no image."""
-    return torch.zeros(1 + len(METRICS), dtype=torch.float64)
+    return np.zeros(1 + len(METRICS))
 
 
 def sums(
     model: Segmenter, images: Iterator[tuple[Tensor, Tensor]], _: config.Inference, alignment: Alignment
-) -> Iterator[Tensor]:
+) -> Iterator[np.ndarray]:
     """The sums (1 + METRICS, float64) of each image."""
     for image, truth in images:
         predicted = inverse_depth(model, image, tuple(truth.shape)).cpu().numpy()
-        yield torch.from_numpy(image_sums(predicted, truth.numpy(), alignment, model.recipe.depth.max_depth))
+        yield image_sums(predicted, truth.numpy(), alignment, model.recipe.depth.max_depth)
 
 
-def scores(model: Segmenter, total: Tensor, alignment: Alignment) -> DepthScores:
+def scores(model: Segmenter, total: np.ndarray, alignment: Alignment) -> DepthScores:
     """The scores of sums.
 
     Raises:
         UserError: nothing in the images could be scored.
     """
-    found = DepthScores(total.numpy(), alignment)
+    found = DepthScores(total, alignment)
     if not found.images:
         raise UserError(
             f"nothing measured lies within depth.max_depth, {model.recipe.depth.max_depth:g} m; is data.depth_scale "

@@ -57,7 +57,7 @@ def totals(
     workers: int = 0,
     title: str = "evaluate",
     show: bool = True,
-) -> Tensor:
+) -> Tensor | np.ndarray:
     """What the scores of a model are made of, summed over labelled samples; parts of a data set add up.
 
     Of labels counts (K K int64, row true, column predicted), of depth the sums of `DepthScores` (1 + METRICS).
@@ -99,7 +99,8 @@ def evaluate(
 
     Args:
         model: in whatever mode; it is scored in evaluation mode.
-        data: a folder, opened as the model's recipe reads depth; what `segmenter.open_data` gave, or samples of it.
+        data: a folder, which is split and whose depth is read as the model's recipe says; what `segmenter.open_data`
+            gave, or samples of it.
         multiscale: mean of six scales and their mirror images; labels only.
         native: keep the images' scale, even where the settings do not say so.
         split: of a folder or data set; `auto`: test, or val where test has no masks.
@@ -119,7 +120,10 @@ def evaluate(
     """
     if isinstance(data, str | Path):
         known = model.recipe.data
-        data = config.Data(root=str(data), depth_scale=known.depth_scale, depth_kind=known.depth_kind)
+        # With another seed, images of the training would be in the test split of a folder that has none.
+        data = config.Data(
+            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
+        )
     if isinstance(data, config.Data):
         data = DATA[model.recipe.task].open(data)
     if isinstance(data, DataSet):
@@ -141,7 +145,7 @@ def _samples(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
     if data.classes.names != model.classes.names:
         raise UserError(
             f"{data.settings.root} has the classes {_few(data.classes.names)}, the model {_few(model.classes.names)}; "
-            "give the classes.yaml that the model was trained with: --classes FILE"
+            "give the classes.yaml that the model was trained with: --data.classes FILE"
         )
     return data.split(split)
 

@@ -39,7 +39,7 @@ def counts(
 ) -> Iterator[Tensor]:
     """Counts (K K) of each image in one pass; images share passes through the network."""
     for logits, geometry, labels in logits_of_many(model, images, settings):
-        labels = labels.to(logits.device, non_blocking=True)[None]
+        labels = labels.to(logits.device, non_blocking=logits.device.type == "cuda")[None]
         geometry = replace(geometry, final=tuple(labels.shape[1:]))
         yield upsample.confusion(logits, labels, geometry, model.classes.ignore)
 
@@ -50,7 +50,7 @@ def counts_at_scales(
     """Counts (K K) of each image at many scales."""
     for scales, labels in images:
         predicted = upsample.labels_of_mean(passes_at(model, scales, tuple(labels.shape), settings))
-        labels = labels.to(predicted.device, non_blocking=True)
+        labels = labels.to(predicted.device, non_blocking=predicted.device.type == "cuda")
         yield upsample.count(predicted, labels, len(model.classes), model.classes.ignore)
 
 

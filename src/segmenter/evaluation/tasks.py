@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from segmenter import config
@@ -12,7 +13,7 @@ from segmenter.evaluation.depth_metrics import DepthScores
 from segmenter.evaluation.metrics import Scores
 from segmenter.model.segmenter import Segmenter
 
-Counts = Callable[[Segmenter, Iterator, config.Inference, Alignment], Iterator[Tensor]]
+Counts = Callable[[Segmenter, Iterator, config.Inference, Alignment], Iterator[Tensor | np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Task:
 
     alignment: Callable[[Segmenter, Alignment], Alignment]
     """Of answers to targets: what is meant by the setting; refuses what the task has no use for."""
-    nothing: Callable[[Segmenter], Tensor]
+    nothing: Callable[[Segmenter], Tensor | np.ndarray]
     """What is counted of no image."""
     counts: Counts
     """Of each (scaled image, target)."""
-    scores: Callable[[Segmenter, Tensor, Alignment], Scores | DepthScores]
+    scores: Callable[[Segmenter, Tensor | np.ndarray, Alignment], Scores | DepthScores]
     counts_at_scales: Counts | None = None
     """Of each (image at many scales, target); none where they cannot be averaged."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segmenter import config, upsample
 from segmenter.inference.passes import scaled
+from segmenter.inference.windows import logits_of
 from segmenter.model.segmenter import Segmenter
 
 LEAST = 1e-8  # of metric inverse depth, as published
@@ -39,7 +40,7 @@ def inverse_depth(model: Segmenter, image: Tensor, size: tuple[int, int]) -> Ten
     """A scaled image (3 h w uint8) to inverse depth (H W float32): in 1 / metre of metric models, else relative."""
     device = next(model.parameters()).device
     geometry = replace(model.geometry(*image.shape[-2:]), final=size)
-    pixels = upsample.logits(model(model.normalize(image[None].to(device))), geometry)[0, 0]  # H W
+    pixels = upsample.logits(logits_of(model, image[None].to(device)), geometry)[0, 0]  # H W
     settings = model.recipe.depth
     return metric_inverse(pixels, settings) if settings.target == "metric" else pixels
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmenter import config, upsample
+from segmenter.model.devices import multiplying_in
 from segmenter.model.segmenter import Segmenter
 
 Other = TypeVar("Other")
@@ -103,7 +104,7 @@ class _Queue:
         """Sends windows through the network while there are enough of them; the images that are then complete."""
         while len(self.crops) >= at_least:
             crops, self.crops = self.crops[:batch], self.crops[batch:]
-            self.logits += model(model.normalize(torch.stack(crops))).float()
+            self.logits += logits_of(model, torch.stack(crops))
         while self.images and len(self.logits) >= self.images[0].geometry.window_count:
             geometry, other, _ = self.images.pop(0)
             logits = torch.stack(self.logits[: geometry.window_count])  # windows K h w
@@ -111,9 +112,16 @@ class _Queue:
             yield logits, geometry, other
 
 
+def logits_of(model: Segmenter, images: Tensor) -> Tensor:
+    """Images (B 3 H W, 0 to 255, on the model's device) to logits (B K h w float32), in the model's precision."""
+    with multiplying_in(model.precision, images.device):
+        return model(model.normalize(images)).float()
+
+
 def windows_of(model: Segmenter, image: Tensor, settings: config.Inference) -> tuple[list[Tensor], upsample.Geometry]:
     """An image (3 H W, 0 to 255) to its windows (3 h w each) on the model's device, and their geometry."""
-    image = image.to(next(model.parameters()).device, non_blocking=True)
+    device = next(model.parameters()).device
+    image = image.to(device, non_blocking=device.type == "cuda")
     size = height, width = tuple(image.shape[1:])
     if settings.enlarge and (larger := enlarged_size(size, settings.window)) != size:
         # In real numbers: the published code enlarges what is normalised already, which is the same.

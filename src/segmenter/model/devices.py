@@ -1,18 +1,59 @@
-"""Where a model runs."""
+"""Where a model runs and in which precision it multiplies: the names that people write, as torch's."""
+
+import re
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from segmenter.errors import UserError
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def device_of(name: str) -> torch.device:
-    """The device of a name; `auto` is a CUDA device where there is one.
+    """The device of a name; `auto` is the best there is: CUDA, then MPS (Apple), then the CPU.
 
     Raises:
         UserError: there is no such device here.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"there is no CUDA device here for --device {name}; write --device cpu")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"there is no device {name!r}; write auto, cpu, cuda, cuda:1 (the second one) or mps")
+    device = torch.device(name)
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[device.type]:
+        raise UserError(f"there is no {device.type.upper()} device here for --device {name}; write --device cpu")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UserError(f"there is no {name} here, the last CUDA device is cuda:{last}; write --device cuda:{last}")
+    return device
+
+
+def precision_of(name: str, device: torch.device) -> torch.dtype:
+    """In which precision a network multiplies; `auto` is bf16 where the device computes it natively, else fp32.
+
+    Elsewhere bf16 is many times slower than fp32.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    if name != "auto" and name not in PRECISIONS:
+        raise UserError(f"there is no precision {name!r}; write auto or {' or '.join(PRECISIONS)}")
+    if name != "auto":
+        return PRECISIONS[name]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
+        native = bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    else:  # not every Apple chip has it, and none says so
+        native = False
+    return torch.bfloat16 if native else torch.float32
+
+
+def multiplying_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:
+    """Within it a network multiplies in this precision; its weights stay as they are."""
+    if precision == torch.float32:  # what the caller has set stays
+        return nullcontext()
+    return torch.autocast(device.type, precision)

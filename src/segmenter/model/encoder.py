@@ -3,7 +3,8 @@
 Source: Segmenter (arXiv 2105.05633), section 3.1. We walk timm's blocks ourselves, because padding to whole
 patches, the bilinear position resize of the paper and relative positions on any grid are not in timm's own forward.
 Where timm normalises only the pooled token (BEiT, EVA-02), that norm is applied to every token instead.
-Hybrids, with a ResNet in place of the patch embedding (as DPT's), give the maps of its stages too.
+Hybrids have convolutions in place of the patch embedding; where those are a ResNet in stages (as DPT's), they give the
+maps of its stages too.
 """
 
 import math
@@ -19,7 +20,7 @@ from segmenter import config
 from segmenter.errors import UserError
 from segmenter.model.kept import Kept
 from segmenter.model.positions import resample, waves
-from segmenter.model.timm_models import Beit, gen_relative_position_index
+from segmenter.model.timm_models import Beit, PatchEmbed, ResNetV2, gen_relative_position_index
 from segmenter.model.timm_vit import create_vit
 
 PREFIX = ("cls_token", "dist_token", "reg_token")  # the order in which timm puts them
@@ -66,7 +67,8 @@ class Encoder(nn.Module):
         self.vit = create_vit(settings)
         self.patch_size: int = self.vit.patch_embed.feat_ratio()
         stem = getattr(self.vit.patch_embed, "backbone", None)  # of a hybrid
-        self.stages = [Stage(about["num_chs"], about["reduction"]) for about in stem.feature_info[1:]] if stem else []
+        found = stem.feature_info[1:] if isinstance(stem, ResNetV2) else []
+        self.stages = [Stage(about["num_chs"], about["reduction"]) for about in found]
         self.width = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
         self.mean: tuple[float, ...] = self.vit.pretrained_cfg["mean"]
@@ -111,7 +113,13 @@ class Encoder(nn.Module):
         return math.ceil(height / self.patch_size), math.ceil(width / self.patch_size)
 
     def forward(self, images: Tensor) -> Tokens:
-        """Normalised images (B 3 H W) to the tokens of the last block after the final norm."""
+        """Normalised images (B 3 H W) to the tokens of the last block after the final norm.
+
+        >>> model = segmenter.load("runs/first")
+        >>> tokens = model.encoder(model.normalize(torch.zeros(1, 3, 64, 90)))  # patches of 8 x 8 pixels
+        >>> tokens.grid, tokens.patches.shape, tokens.prefix.shape
+        ((8, 12), torch.Size([1, 96, 48]), torch.Size([1, 1, 48]))
+        """
         maps, grid = self._stem(images)
         tokens = self.norm(self._after(maps[-1], grid, [self.depth - 1])[0])
         return self._split(tokens, grid)
@@ -130,11 +138,6 @@ class Encoder(nn.Module):
         finer = [Tokens(m.flatten(2).mT, found[0][:, :0], tuple(m.shape[-2:])) for m in (maps[i] for i in stages)]
         return finer + [self._split(tokens, grid) for tokens in found]
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Normalised images (B 3 H W) to the tokens (B P+N D) that enter block 0, and their grid."""
-        maps, grid = self._stem(images)
-        return self._embed(maps[-1]), grid
-
     def _split(self, tokens: Tensor, grid: tuple[int, int]) -> Tokens:
         """Tokens (B P+N D) to patches and what stands before them."""
         prefix = tokens.shape[1] - math.prod(grid)
@@ -152,15 +155,18 @@ class Encoder(nn.Module):
         return [found[index] for index in blocks]
 
     def _stem(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
-        """Padded images, or the maps of a hybrid's stages, and the grid of their patches."""
+        """Padded images, or the maps of a hybrid's stages (at least the last), and the grid of their patches."""
         height, width = images.shape[-2:]
         grid = self.grid(height, width)
         missing = (0, grid[1] * self.patch_size - width, 0, grid[0] * self.patch_size - height)
         if any(missing):  # padding by nothing would be a copy
             images = F.pad(images, missing)
-        if not self.stages:
+        stem = getattr(self.vit.patch_embed, "backbone", None)
+        if stem is None:
             return [images], grid
-        stem = self.vit.patch_embed.backbone
+        if not self.stages:
+            found = stem(images)
+            return [found[-1] if isinstance(found, list) else found], grid
         maps = [stem.stem(images)]
         for stage in stem.stages:
             maps.append(stage(maps[-1]))
@@ -172,7 +178,7 @@ class Encoder(nn.Module):
         patches = vit.patch_embed.proj(images)  # B D h w
         grid = tuple(patches.shape[-2:])
         patches = patches.flatten(2).mT  # B N D
-        if not self.stages:
+        if isinstance(vit.patch_embed, PatchEmbed):
             patches = vit.patch_embed.norm(patches)
         prefix = [token.expand(len(images), -1, -1) for token in _prefix_parameters(vit)]
         tokens = torch.cat([*prefix, patches], 1)  # B P+N D
@@ -257,7 +263,7 @@ class Encoder(nn.Module):
         if count == -1:
             self.requires_grad_(False)
         elif count:
-            self.frozen.append(self.vit.pos_drop)  # before the first block, so part of what is kept
+            self.frozen += [self.vit.patch_embed, self.vit.pos_drop]  # before the first block, so part of what is kept
             for parameter in [p for n, p in self.vit.named_parameters() if not n.startswith("blocks.")]:
                 parameter.requires_grad_(False)
             for part in [*blocks[:count], *self.relative_tables[:count]]:

@@ -51,6 +51,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.classes = classes
+        self.precision = torch.float32  # in which predictions multiply; a training has the recipe's
         kind = DECODERS[recipe.decoder.name]
         read = partial(kind.blocks_read, recipe.decoder)
         self.encoder = Encoder(recipe.encoder, recipe.augment.crop, read, kind.prefix)

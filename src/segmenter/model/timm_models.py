@@ -4,7 +4,7 @@ from segmenter import torchvision_guard  # noqa: F401  (must come first)
 
 # isort: split
 import timm
-from timm.layers import PatchEmbed, resample_patch_embed
+from timm.layers import HybridEmbed, PatchEmbed, resample_patch_embed
 from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from timm.models.resnetv2 import ResNetV2
@@ -14,6 +14,7 @@ __all__ = [
     "Beit",
     "Block",
     "Eva",
+    "HybridEmbed",
     "PatchEmbed",
     "ResNetV2",
     "VisionTransformer",

@@ -11,7 +11,7 @@ from segmenter import config
 from segmenter.checkpoints.encoders import EncoderFile, position_grid, read_encoder
 from segmenter.checkpoints.reading import Unreadable
 from segmenter.errors import UserError
-from segmenter.model.timm_models import Beit, Eva, PatchEmbed, ResNetV2, VisionTransformer, timm
+from segmenter.model.timm_models import Beit, Eva, HybridEmbed, PatchEmbed, VisionTransformer, timm
 
 
 def create_vit(settings: config.Encoder) -> nn.Module:
@@ -26,7 +26,7 @@ def create_vit(settings: config.Encoder) -> nn.Module:
         hint = f"; perhaps {' or '.join(near)}" if near else ""
         raise UserError(f"encoder.name: timm has no model {name!r}{hint}")
     if settings.patch_size is not None and timm.models.is_model_in_modules(name, ["vision_transformer_hybrid"]):
-        raise UserError(f"encoder.patch_size: {name} takes its patches from the maps of a ResNet; leave it empty")
+        raise UserError(f"encoder.patch_size: {name} takes its patches from what convolutions give; leave it empty")
     shape = {"patch_size": settings.patch_size, "depth": settings.depth, "embed_dim": settings.width}
     shape |= {"num_heads": settings.heads, "mlp_ratio": settings.mlp_ratio}
     shape = {key: value for key, value in shape.items() if value is not None}
@@ -63,7 +63,8 @@ def create_vit(settings: config.Encoder) -> nn.Module:
         if settings.pretrained:
             raise UserError(f"encoder.pretrained: no weights for {name} from 'hub': {reason}") from error
         raise UserError(f"encoder: timm cannot make {name} with {shape or 'its own sizes'}: {reason}") from error
-    if not isinstance(vit, (VisionTransformer, Eva, Beit)) or not _known_patches(vit.patch_embed):
+    plain = isinstance(vit, (VisionTransformer, Eva, Beit))
+    if not plain or not isinstance(vit.patch_embed, (PatchEmbed, HybridEmbed)):
         raise UserError(_no_vit(name))
     if file is not None and file.heads not in (None, vit.blocks[0].attn.num_heads):
         raise UserError(
@@ -73,12 +74,6 @@ def create_vit(settings: config.Encoder) -> nn.Module:
     vit.pretrained_cfg.pop("state_dict", None)  # the weights are in the model now
     vit.attn_pool = None
     return vit
-
-
-def _known_patches(embedding: nn.Module) -> bool:
-    """Pixels cut into squares, or the maps of a ResNet in stages, as in the hybrids of the first vision transformer."""
-    stem = getattr(embedding, "backbone", None)
-    return isinstance(embedding, PatchEmbed) if stem is None else isinstance(stem, ResNetV2)
 
 
 def _trained_size(name: str, shape: dict[str, int], state: dict[str, Tensor]) -> dict[str, tuple[int, int]]:

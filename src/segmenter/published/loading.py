@@ -12,6 +12,7 @@ from segmenter.checkpoints import encoders
 from segmenter.checkpoints.keys import Report, few
 from segmenter.checkpoints.reading import SUFFIXES, read
 from segmenter.errors import UserError
+from segmenter.model.devices import device_of, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import cache, catalogue, known_layouts, original, own
 
@@ -20,19 +21,28 @@ WEIGHTS, ABOUT = own.FILES
 logger = logging.getLogger(__name__)
 
 
-def load(path: str | Path) -> Segmenter:
+def load(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Segmenter:
     """Reads a model in evaluation mode: a folder that `save` wrote, a published checkpoint or its folder, or a name.
 
     A name is one of those that `segmenter models` lists; its files are downloaded once. What a published file does not
     say and was assumed is logged as a warning, what it holds without need as info.
 
+    Args:
+        path: of the files, or the name.
+        device: where predictions run: `auto` (the best there is), `cpu`, `cuda`, `cuda:1` or `mps`.
+        precision: in which predictions multiply: `fp32`, `bf16`, `fp16`, or `auto` (bf16 where the device has it).
+
     Raises:
-        UserError: a file is missing or unreadable, does not fit the other, is of no known layout, or cannot be had.
+        UserError: a file is missing or unreadable, does not fit the other, is of no known layout, or cannot be had; or
+            there is no such device or precision.
     """
+    where = device_of(device)  # before the files, which may take long
+    multiplying = precision_of(precision, where)
     model, report = load_with_report(path)
     for text in report.lines():
         logger.log(logging.WARNING if text.startswith("assumed") else logging.INFO, "%s: %s", path, text)
-    return model
+    model.precision = multiplying
+    return model.to(where)
 
 
 def load_with_report(path: str | Path) -> tuple[Segmenter, Report]:

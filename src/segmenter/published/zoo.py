@@ -10,7 +10,7 @@ from segmenter.model.segmenter import DECODERS
 from segmenter.model.timm_models import timm
 from segmenter.published.catalogue import GONE, PUBLISHED, Published
 
-# timm's files of plain vision transformers; some of what they hold is something else and is refused by `create`.
+# timm's files of plain vision transformers.
 FILES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "beit")
 COLUMNS = 118
 

@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -27,14 +28,16 @@ from segmenter.data.samples import DataSet
 from segmenter.data.tasks import TASKS, check
 from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import totals
+from segmenter.model.devices import multiplying_in, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
 from segmenter.published.loading import load
-from segmenter.training import checkpoint, optim
+from segmenter.training import checkpoint, optim, processes
 from segmenter.training.objective import OBJECTIVES, Objective
 from segmenter.training.stopping import StopsOnInterrupt
 
 LOG_EVERY = 10
+CPU = torch.device("cpu")
 
 
 def say(text: str) -> None:
@@ -42,13 +45,14 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def train(recipe: Recipe, out: Path) -> float:
-    """Trains a new model into the folder `out` and returns its best validation score (0 to 1).
+def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
+    """Trains a new model into the folder `out`, on a device, and returns its best validation score (0 to 1).
 
     Raises:
-        UserError: wrong data or settings, a loss that is no longer finite, or it was told to stop.
+        UserError: wrong data or settings, no such device, a loss that is no longer finite, or it was told to stop.
     """
     recipes.refuse_impossible(recipe)
+    here = processes.device_here(device)
     if PartialState().is_main_process:
         checkpoint.refuse_taken(out)
     kind = OBJECTIVES[recipe.task]
@@ -63,14 +67,14 @@ def train(recipe: Recipe, out: Path) -> float:
         except UserError as error:
             raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
         say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
-    run = Run(recipe, out, data, model, objective)
+    run = Run(recipe, out, data, model, objective, here)
     if PartialState().is_main_process:
         checkpoint.claim(out, recipe)  # last, so that what is refused leaves no folder behind
     return run.go()
 
 
-def resume(out: Path) -> float:
-    """Goes on with a run where its state was saved last, and returns its best validation score.
+def resume(out: Path, device: str = "auto") -> float:
+    """Goes on with a run where its state was saved last, on a device, and returns its best validation score.
 
     Raises:
         UserError: the folder is no run, its files are damaged, or as `train`.
@@ -78,6 +82,7 @@ def resume(out: Path) -> float:
     if not (out / "recipe.yaml").is_file():
         raise UserError(f"{out} is no run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
     recipe = recipes.read(str(out / "recipe.yaml"))
+    here = processes.device_here(device)
     state = checkpoint.load_state(out)
     kind = OBJECTIVES[recipe.task]
     data = TASKS[recipe.task].open(recipe.data)
@@ -85,7 +90,7 @@ def resume(out: Path) -> float:
     model = Segmenter(replace(recipe, encoder=replace(recipe.encoder, pretrained="")), data.classes)
     model.recipe = recipe
     try:
-        run = Run(recipe, out, data, model, kind(recipe, data, state["class_weights"]))
+        run = Run(recipe, out, data, model, kind(recipe, data, state["class_weights"]), here)
         run.restore(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UserError):
@@ -125,16 +130,24 @@ class Trained(nn.Module):
 class Run:
     """One training run in its folder."""
 
-    def __init__(self, recipe: Recipe, out: Path, data: DataSet, model: Segmenter, objective: Objective):
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        data: DataSet,
+        model: Segmenter,
+        objective: Objective,
+        device: torch.device = CPU,
+    ):
         self.recipe, self.settings, self.out, self.data = recipe, recipe.train, out, data
-        self.objective = objective
+        self.objective, self.device = objective, device
         self.step, self.best = 0, -math.inf
         self.stopping = threading.Event()  # this process was told to stop
         self.ending = False  # all processes know that one was
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        self.accelerator = Accelerator()
-        self.low_precision = computes_in_bf16(self.settings.precision)
+        self.accelerator = processes.accelerator()
+        self.precision = precision_of(self.settings.precision, device)
         share = self.settings.accumulate * self.accelerator.num_processes
         if self.settings.batch % share:
             raise UserError(
@@ -142,9 +155,9 @@ class Run:
                 "(train.accumulate times the number of processes)"
             )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+        if self.accelerator.num_processes > 1 and device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        model = model.to(self.accelerator.device)
+        model = model.to(device)
         self.averaged = None
         if self.settings.ema:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
@@ -230,23 +243,23 @@ class Run:
             for _ in range(self.step, settings.steps)
         )
         samples = TrainingSamples(samples, self.recipe.augment, settings.seed, self.recipe.task)
-        return loaded(samples, settings.workers, keys, pin=self.accelerator.device.type == "cuda")
+        return loaded(samples, settings.workers, keys, pin=self.device.type == "cuda")
 
     def _update(self, batch: dict) -> tuple[float, float]:
         """One optimiser update on a batch; returns loss and gradient norm."""
-        settings, objective, device = self.settings, self.objective, self.accelerator.device
+        settings, objective, device = self.settings, self.objective, self.device
         torch.manual_seed(hash((settings.seed, self.step, self.accelerator.process_index)))
         self._train_mode()
         for optimizer in self.optimizers:
             optim.set_learning_rate(optimizer, optim.learning_rate(settings, self.step))
         names = ("image", "target", "content")
-        images, targets, content = (batch[name].to(device, non_blocking=True) for name in names)
+        images, targets, content = (batch[name].to(device, non_blocking=device.type == "cuda") for name in names)
         # The mean is over the valid pixels of the whole batch, however it is split.
         divisor = self.accelerator.reduce(objective.weight(targets), "sum").clamp(min=1e-12)
         total = torch.zeros((), device=device)
         parts = zip(*(tensor.chunk(settings.accumulate) for tensor in (images, targets, content)), strict=True)
         for image_part, target_part, content_part in parts:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.low_precision):
+            with multiplying_in(self.precision, device):
                 logits = self.network(self.model.normalize(image_part, content_part))
             loss = objective.loss(self.model.outputs(logits, *image_part.shape[-2:]), target_part)
             # Gradients are averaged over the processes, the sum is wanted.
@@ -293,7 +306,8 @@ class Run:
         mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
         judged = self.judged.eval()
         counts = totals(judged, mine, workers=self.settings.workers, title="validate")
-        counts = counts.float() if counts.is_floating_point() else counts  # some devices have no float64
+        if isinstance(counts, np.ndarray):
+            counts = torch.from_numpy(counts.astype(np.float32))  # some devices have no float64
         scores = self.objective.scores(self.accelerator.reduce(counts.to(next(judged.parameters()).device), "sum"))
         score = scores[self.objective.metric]
         if log is None:
@@ -313,13 +327,3 @@ class Run:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-
-def computes_in_bf16(wanted: str) -> bool:
-    """Whether to multiply in bf16; `auto` does where the hardware has it, elsewhere it is many times slower."""
-    if wanted != "auto":
-        return wanted == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))

@@ -14,6 +14,9 @@ from segmenter import config
 from segmenter.model.segmenter import Segmenter
 from segmenter.training.muon import Muon
 
+# From the start of the name: the ResNet of a hybrid's patch embedding has blocks in stages too.
+ENCODER_BLOCK = r"encoder\.(?:vit\.blocks|relative_tables)\.(\d+)\b"
+
 
 def learning_rate(settings: config.Train, step: int) -> float:
     """Learning rate of the update number `step` (0-based); past the last one it stays at the floor."""
@@ -80,7 +83,7 @@ def _level(name: str, depth: int) -> int:
     """Layers between a parameter and the decoder: 0 in the decoder, depth + 1 in the embeddings."""
     if not name.startswith("encoder."):
         return 0
-    if match := re.search(r"(?:blocks|relative_tables)\.(\d+)", name):
+    if match := re.match(ENCODER_BLOCK, name):
         return depth - int(match[1])
     return 1 if name.startswith("encoder.norm.") else depth + 1
 

@@ -38,19 +38,20 @@ class Tiles:
             cells, matrix = columns.matrix(pixels)
             self.weights.append((cells, torch.from_numpy(matrix).to(image.device).T))
 
-    def rows(self, whole: bool = False, size: int | None = None) -> Iterator[slice]:
-        """Rows of pixels, from the top, for tiles of a size (None: TILE); fewer where they are kept `whole`."""
+    def rows(self, whole: bool = False) -> Iterator[slice]:
+        """Rows of pixels, from the top, for tiles of the usual size; fewer where they are kept `whole`."""
         tiles = -(-len(self.columns) // TOGETHER) if whole else 1
-        step = max(1, budget(size or TILE, self.image.device) // (self.classes * self.width * tiles))
+        step = max(1, budget(TILE, self.image.device) // (self.classes * self.width * tiles))
         for top in range(0, self.geometry.size[0], step):
             yield slice(top, min(top + step, self.geometry.size[0]))
 
     @exact
     def row(self, pixels: slice) -> Tensor:
         """Some rows of pixels, not yet enlarged along the columns (K r N)."""
-        if self.geometry.axes[0].fine:
-            return cell_rows(self.image, self.geometry, pixels)[0]
-        rows, matrix = self.geometry.axes[0].matrix(pixels)
+        axis = self.geometry.axes[0]
+        if axis.fine:
+            return cell_rows(self.image, self.geometry, axis.own(pixels))[0]
+        rows, matrix = axis.matrix(pixels)
         cells = cell_rows(self.image, self.geometry, rows)[0]  # K n N
         return torch.from_numpy(matrix).to(cells.device) @ cells
 
@@ -61,23 +62,8 @@ class Tiles:
             cells, weights = self.weights[number]
             tile = row[..., cells] @ weights
         else:
-            tile = row[..., self.columns[number]]
+            tile = row[..., self.geometry.axes[1].own(self.columns[number])]
         return tile if self.finite else _not_finite(tile)
-
-    def tile_back(self, gradient: Tensor, number: int, row: Tensor) -> None:
-        """Adds the gradient of a tile (K r c) to that of its row (K r N)."""
-        if self.weights:
-            cells, weights = self.weights[number]
-            row[..., cells] += gradient @ weights.T
-        else:
-            row[..., self.columns[number]] += gradient
-
-    def row_back(self, gradient: Tensor, pixels: slice) -> tuple[slice, Tensor]:
-        """The gradient of a row (K r N) to cells of its image, and theirs (K n N)."""
-        if self.geometry.axes[0].fine:
-            return pixels, gradient
-        rows, matrix = self.geometry.axes[0].matrix(pixels)
-        return rows, torch.from_numpy(matrix).to(gradient.device).T @ gradient
 
     def band(self, rows: slice, function: Callable[[Tensor], Tensor]) -> Tensor:
         """What a function makes of the tiles (K r c to ... r c) of some rows of pixels, put together."""

@@ -1,4 +1,4 @@
-"""Losses over blocks of pixels: logits at the places of some blocks after the others, and the gradient of their cells."""
+"""Losses over blocks of pixels: logits at the places of some blocks at a time, and the gradient of their cells."""
 
 import math
 

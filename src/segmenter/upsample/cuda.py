@@ -117,7 +117,8 @@ def labels(cells: Tensor, low: int, geometry: Geometry, part: slice) -> Tensor:
     call = _Call(cells, low, geometry, part)
     dtype = torch.uint8 if cells.shape[3] <= 256 else torch.int32
     out = torch.empty(*call.shape, call.places[0] * call.places[1], dtype=dtype, device=cells.device)
-    _labels[call.shape[::-1]](*call.tensors, out, *call.sizes, **call.constants)
+    with torch.cuda.device_of(cells):  # Triton starts kernels on the current device
+        _labels[call.shape[::-1]](*call.tensors, out, *call.sizes, **call.constants)
     return out
 
 
@@ -138,7 +139,8 @@ def cross_entropy(
     call = _Call(cells, low, geometry, slice(0, labels.shape[1]))
     losses = cells.new_empty(call.shape)
     given = [tensor.contiguous() for tensor in (labels, *target, weight)]
-    _cross_entropy[call.shape[::-1]](
-        *call.tensors, *given, losses, gradient, *call.sizes, **call.constants, WANTED=gradient is not None
-    )
+    with torch.cuda.device_of(cells):
+        _cross_entropy[call.shape[::-1]](
+            *call.tensors, *given, losses, gradient, *call.sizes, **call.constants, WANTED=gradient is not None
+        )
     return losses.sum()

@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 def added(sums: list[Tensor]) -> Tensor:
     """Sums over parts of the pixels to those over all, in the order given."""
-    return torch.stack(sums).double().sum(0).float()
+    return torch.stack(sums).sum(0)
 
 
 def hardest(chances: Tensor, options: CrossEntropy) -> Tensor | None:
@@ -47,7 +47,7 @@ def hardest(chances: Tensor, options: CrossEntropy) -> Tensor | None:
 
 
 def dice_of(common: Tensor, found: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums of p t, of p and of t of each class (K) to the loss, the pixels, and its derivatives by the first two (K)."""
+    """Sums of p t, of p and of t of each class (K) to the loss, the pixels, and derivatives by the first two (K)."""
     occurs, whole = (true > 0).float(), found + true + 1
     occurs /= occurs.sum().clamp(min=1)
     loss = (occurs * (1 - (2 * common + 1) / whole)).sum()

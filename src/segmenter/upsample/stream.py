@@ -85,10 +85,10 @@ class Stream:
                 labels = labels.new_full(shape, self.ignore).index_copy_(dim, places, labels)
         labels = labels.unflatten(2, (-1, self.columns.length)).unflatten(1, (-1, self.rows.length))
         labels = labels.transpose(2, 3).flatten(3).long()
-        counts = labels != self.ignore
+        ignored = labels == self.ignore
         if self.kept is not None:
-            counts &= self.kept[images, rows]
-        return labels.masked_fill(~counts, 0), counts.float()
+            ignored |= ~self.kept[images, rows]
+        return labels.masked_fill(ignored, 0), 1 - ignored.float()
 
     def each_row(self, function: Callable[[Row], Result]) -> list[Result]:
         """What a function makes of each row of blocks of each image, in their order; threads share them."""

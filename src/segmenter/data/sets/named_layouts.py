@@ -74,7 +74,7 @@ def find_named(layout: str, root: Path) -> Found | None:
     if len(here) > 1:
         titles = " and ".join(LAYOUTS[name].title for name in here)
         wanted = " or ".join(here)
-        raise UserError(f"{root} holds {titles}; choose --layout {wanted} (in train: --data.layout)")
+        raise UserError(f"{root} holds {titles}; choose --data.layout {wanted}")
     found = LAYOUTS[here[0]].find(homes[here[0]]) if here else None
     return found if found and found.splits else None
 
