@@ -107,7 +107,7 @@ def compare_windows(case, model) -> None:
         pytest.skip("the case has no sliding windows")
     window, stride, _ = recorded.about(case)["slide"]
     recorded.with_windows(model, window, stride, enlarge=False)
-    logits, geometry = window_logits(model, forward["slide_input"][0])
+    logits, geometry = window_logits(model, forward["slide_input"][0], model.recipe.inference)
     found = upsample.logits(logits, geometry)
     note(case, "logits, sliding windows", largest(found[..., ::4, ::4], forward["slide_logits_sub4"]), 1e-4)
     best = found.topk(2, 1).values
