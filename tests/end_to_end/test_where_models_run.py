@@ -9,6 +9,7 @@ from PIL import Image
 
 import segmenter
 from segmenter import cli, demo
+from segmenter.cost import measuring
 from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.data.layouts import open_labels
 from segmenter.evaluation.evaluate import evaluate
@@ -183,7 +184,8 @@ def test_depth_in_half_precision(tiny_recipe, photo):
     assert 0 < np.abs(found - exact).max() < 0.03 * np.abs(exact).max()
 
 
-def test_what_was_measured_in_half_precision_says_so(disc_run, command):
+def test_what_was_measured_in_half_precision_says_so(disc_run, command, monkeypatch):
+    monkeypatch.setitem(measuring.MATMUL_SIDES, "cpu", 64)  # without such instructions, seconds for a large one
     words = ("--only", "single", "--size", 64, 96, "--seconds", 0, "--json", "--precision", "bf16")
     found = json.loads(command("benchmark", disc_run, *words).out)
     assert [way["precision"] for way in found["ways"]] == ["bf16"]
