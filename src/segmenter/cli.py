@@ -270,14 +270,14 @@ def demo(out: Path = Path("demo"), device: Device = "auto") -> None:
 def convert(
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")],
     out: Path,
-    layout: Literal["segmenter", "original", "openmmlab", "huggingface"] = "segmenter",
+    layout: str = "segmenter",
 ) -> None:
     """Write a model in another layout, and say what of the checkpoint was used, left out and assumed.
 
     Args:
         checkpoint: Published checkpoint or its folder, folder of a model or a run, or a name that `models` lists.
         out: New folder for the files.
-        layout: Our own folder, the original Segmenter's files, OpenMMLab's, or Hugging Face's.
+        layout: segmenter (our own folder), original (the authors' files), openmmlab, or huggingface (DPT).
     """
     from segmenter.published.converting import convert
 

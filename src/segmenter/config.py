@@ -108,6 +108,8 @@ class Encoder:
     """Attention heads where they differ from the name's (not with `hub`)."""
     mlp_ratio: Positive | None = None
     """Hidden features of the MLPs for each of the width where they differ from the name's (not with `hub`)."""
+    qkv_bias: bool | None = None
+    """Biases of queries, keys and values where that differs from the name's (not with `hub`)."""
     norm_eps: Annotated[float, Interval(gt=0, lt=1)] | None = None
     """Epsilon of the layer norms where it differs from the name's; the published Segmenter has 1e-5."""
     drop_path: Fraction = 0.1

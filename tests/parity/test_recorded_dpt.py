@@ -117,7 +117,7 @@ def test_auxiliary_logits_and_losses(case, published):
     if "labels" not in forward:
         pytest.skip("the case has no labels")
     images, labels = images_of(forward), forward["labels"].long()
-    model, _ = LAYOUTS[recorded.about(case)["layout"]].model(read(file_of(published(case))), auxiliary=True)
+    model, _ = LAYOUTS[recorded.about(case)["layout"]].read(read(file_of(published(case))), auxiliary=True)
     logits = model.forward_auxiliary(images)
     if "aux_logits" in forward:
         note(case, "auxiliary logits", largest(logits[1], forward["aux_logits"]), 1e-4)

@@ -50,7 +50,7 @@ def published(tmp_path):
 
 def with_auxiliary(path) -> torch.nn.Module:
     layout = setr_original if setr_original.recognise(read(path).state) else setr_openmmlab
-    return layout.model(read(path), auxiliary=True)[0]
+    return layout.read(read(path), auxiliary=True)[0]
 
 
 def auxiliary(case, forward: dict[str, Tensor], prefix: str, suffix: str = "") -> list[Tensor]:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def published(tmp_path) -> Path:
     """A good file of the original's layout."""
-    original.save(small_model(), tmp_path)
+    original.write(small_model(), tmp_path)
     return tmp_path / "checkpoint.pth"
 
 

@@ -85,14 +85,16 @@ def account(
 ) -> Checkpoint:  # fmt: skip
     """The file, every key accounted for, as `keys` does; a bias of the patch embedding that it has not is zero.
 
-    `more` are keys that are wanted beside those of `names`.
+    `more` are keys that are wanted beside those of `names`. Where the configuration does not say that there is no such
+    bias, as mmsegmentation 1.2 has it, that is noted as assumed.
     """
     weight, bias = (names[f"encoder.vit.patch_embed.proj.{kind}"].key for kind in ("weight", "bias"))
     wanted = {source.key for source in names.values()}.union(more) - ({bias} - checkpoint.state.keys())
     keys.refuse_other_keys(checkpoint, report, wanted, unused)
     if bias in checkpoint.state:
         return checkpoint
-    report.assumed.append(f"no bias of the patch embedding: {bias} is not in the file")
+    if Configuration(checkpoint.about.get("meta")).find("model.backbone.patch_bias") is not False:
+        report.assumed.append(f"no bias of the patch embedding: {bias} is not in the file")
     width = keys.axis(checkpoint.path, checkpoint.state, weight, 0, 4)
     return replace(checkpoint, state=checkpoint.state | {bias: checkpoint.state[weight].new_zeros(width)})
 

@@ -51,6 +51,8 @@ class Head(NamedTuple):
     """Auxiliary decoders."""
     auxiliary_layers: int
     """Convolutions of each of them, of Naive and PUP."""
+    head_width_key: str = ""
+    """A convolution with `decoder.head_width` channels, of MLA."""
 
 
 def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) -> str:
@@ -105,14 +107,18 @@ def network(
     def decoder(_: int) -> config.Decoder:
         if not head.taps:
             report.assumed.append("the blocks whose tokens are read, as published for encoders of this depth")
+        width = keys.axis(found.path, found.state, head.width_key, 0, 4)
         settings = {
-            "width": keys.axis(found.path, found.state, head.width_key, 0, 4),
+            "width": width,
             "taps": head.taps,
             "auxiliary": 0.4 if any(key.startswith("auxiliary_head.") for key in checkpoint.state) else 0.0,
             "variant": head.variant,
         }
         if head.auxiliary_layers and head.name != "setr_mla":
             settings["auxiliary_layers"] = head.auxiliary_layers
+        if head.name == "setr_mla":
+            narrow = keys.axis(found.path, found.state, head.head_width_key, 0, 4)
+            settings["head_width"] = None if narrow == math.ceil(width / 2) else narrow
         return config.decoder(head.name, **settings)
 
     return openmmlab_file.network(

@@ -18,11 +18,12 @@ from segmenter.errors import UserError
 from segmenter.model.decoders.setr import UpHead
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file, setr_heads
-from segmenter.published.layout import refuse_other_parts
 from segmenter.published.openmmlab_config import Configuration
 from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
+from segmenter.published.writable import refuse_other_parts
 
-NAME = "OpenMMLab's SETR"
+NAME, TITLE = "openmmlab", "OpenMMLab's SETR"
+WRITES = ("setr_naive", "setr_pup", "setr_mla")
 PATCHES, CLASSES = "backbone.patch_embed.projection.weight", "decode_head.conv_seg.bias"
 
 
@@ -32,7 +33,7 @@ def recognise(names: Collection[str]) -> bool:
     return backbone and any(name.startswith("decode_head.up_convs.") for name in names)
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     The auxiliary decoders are left out unless they are asked for.
@@ -41,7 +42,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is none
             of SETR's.
     """
-    state, report = checkpoint.state, Report(NAME)
+    state, report = checkpoint.state, Report(TITLE)
     about = Configuration(checkpoint.about.get("meta"))
     name, width_key, layers = "setr_mla", "neck.mla.channel_proj.0.conv.weight", 0
     if not any(key.startswith("neck.mla.") for key in state):
@@ -49,9 +50,9 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         name = setr_heads.up_decoder(checkpoint, layers, width_key, PATCHES)
     heads = keys.depth(state, "auxiliary_head.") if auxiliary else 0
     head_layers = keys.depth(state, "auxiliary_head.0.up_convs.")
-    head = Head(
-        name, _variant(about, checkpoint, name), _taps(about, name), width_key, CLASSES, layers, heads, head_layers
-    )
+    variant, taps = _variant(about, checkpoint, name), _taps(about, name)
+    first = "decode_head.up_convs.0.0.conv.weight"
+    head = Head(name, variant, taps, width_key, CLASSES, layers, heads, head_layers, first)
     return setr_heads.network(checkpoint, report, head, "backbone.layers.", sources, ("data_preprocessor.",)), report
 
 
@@ -135,7 +136,7 @@ def _variant(about: Configuration, checkpoint: Checkpoint, name: str) -> str:
     return "openmmlab" if factor is None else known[factor]
 
 
-def save(network: Segmenter, folder: str | Path) -> list[str]:
+def write(network: Segmenter, folder: str | Path) -> list[str]:
     """Writes model.pth; returns in which points OpenMMLab's code treats it otherwise than we.
 
     Read back here it gives the same model bit for bit, but for auxiliary decoders, which are written and not read.
@@ -157,7 +158,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
         more = {"backbone.cls_token": torch.zeros(1, 1, network.encoder.width)}
     head = Head(settings.name, "openmmlab", (), "", CLASSES, layers, len(decoder.auxiliary), head_layers)
     names = sources(head, network.encoder.depth)
-    refuse_other_parts(network, names.keys(), 1, NAME)
+    refuse_other_parts(network, names.keys(), 1, TITLE)
     return openmmlab_file.write(network, names, Path(folder), _parts(network), more)
 
 

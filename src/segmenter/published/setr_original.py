@@ -15,8 +15,11 @@ from segmenter.published import setr_heads
 from segmenter.published.openmmlab_config import Configuration
 from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
 
-NAME = "the original SETR"
+NAME, TITLE = "original", "the original SETR"
+WRITES = ()
+write = None
 STEM = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+HEAD_WIDTH = "decode_head.mlahead.head2.0.weight"
 HEADS = ("decode_head.conv_0.", "decode_head.syncbn_fc_0.", "decode_head.mlahead.")
 
 
@@ -26,7 +29,7 @@ def recognise(names: Collection[str]) -> bool:
     return backbone and any(name.startswith(HEADS) for name in names)
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     The auxiliary decoders are left out unless they are asked for.
@@ -35,7 +38,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is none
             of SETR's.
     """
-    state, report = checkpoint.state, Report(NAME)
+    state, report = checkpoint.state, Report(TITLE)
     name, layers = "setr_mla", 0
     width_key, class_key = "backbone.mla.mla_p2_1x1.0.weight", "decode_head.cls.bias"
     if not any(key.startswith("decode_head.mlahead.") for key in state):
@@ -44,7 +47,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         name = setr_heads.up_decoder(checkpoint, layers, width_key, "backbone.patch_embed.proj.weight")
     heads = keys.depth(state, "auxiliary_head.")
     taps = _taps(Configuration(checkpoint.about.get("meta")), name)
-    head = Head(name, "original", taps, width_key, class_key, layers, heads if auxiliary else 0, 1)
+    head = Head(name, "original", taps, width_key, class_key, layers, heads if auxiliary else 0, 1, HEAD_WIDTH)
     unused = ("decode_head.conv_seg.", *(f"auxiliary_head.{index}.conv_seg." for index in range(heads)))
     return setr_heads.network(checkpoint, report, head, "backbone.blocks.", sources, unused, _biases), report
 
