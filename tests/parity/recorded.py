@@ -61,6 +61,8 @@ def unstated(model: dict, state: Container[str]) -> set[str]:
     backbone = model["backbone"]
     if model.get("test_cfg", {}).get("mode") != "whole" and "stride" not in model.get("test_cfg", {}):
         found.add("windows of")
+    if "data_preprocessor" not in model:
+        found.add("the normalisation")
     if "img_size" not in backbone:
         found.add("a square crop")
     if "num_heads" not in backbone:
