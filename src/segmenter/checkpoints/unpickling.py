@@ -69,6 +69,8 @@ class Placeholder:
 class Row(tuple):
     """A tuple of a file. Python hashes tuples in tuples by recursion without end, and each time anew."""
 
+    __slots__ = ()
+
     def __hash__(self) -> int:
         if len(self) > LONGEST_KEY or any(isinstance(item, tuple) for item in self):
             raise Damaged("a key of many parts")
@@ -237,8 +239,12 @@ class Unpickler(pickle._Unpickler):
         items = self.pop_mark()
         self.append(Row(items))
 
-    def load_short_tuple(self, length: int) -> None:
-        self.stack[-length:] = [Row(self.stack[-length:])]
+
+def _short_tuple(length: int) -> Callable[[Unpickler], None]:
+    def load(self: Unpickler) -> None:
+        self.stack[-length:] = (Row(self.stack[-length:]),)
+
+    return load
 
 
 Unpickler.dispatch |= {
@@ -247,9 +253,9 @@ Unpickler.dispatch |= {
     pickle.NEWOBJ_EX[0]: Unpickler.load_newobj_ex,
     pickle.BUILD[0]: Unpickler.load_build,
     pickle.TUPLE[0]: Unpickler.load_tuple,
-    pickle.TUPLE1[0]: lambda self: self.load_short_tuple(1),
-    pickle.TUPLE2[0]: lambda self: self.load_short_tuple(2),
-    pickle.TUPLE3[0]: lambda self: self.load_short_tuple(3),
+    pickle.TUPLE1[0]: _short_tuple(1),
+    pickle.TUPLE2[0]: _short_tuple(2),
+    pickle.TUPLE3[0]: _short_tuple(3),
 }
 for _name in ("BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"):  # of no torch file; the first takes memory unchecked
     del Unpickler.dispatch[getattr(pickle, _name)[0]]
