@@ -19,7 +19,7 @@ PACKAGE = Path(segmenter.__file__).parent
 # do not know of each other.
 FLOORS = [
     ["errors", "ranges", "torchvision_guard"],
-    ["atomic", "config_decoders", "download", "upsample"],
+    ["atomic", "config_decoders", "documents", "download", "upsample"],
     ["config"],
     ["recipes"],
     ["checkpoints"],
