@@ -5,6 +5,7 @@ executed.
 """
 
 import logging
+import os
 from pathlib import Path
 
 from segmenter.checkpoints import encoders, keys
@@ -83,7 +84,7 @@ def load_with_report(path: str | Path) -> tuple[Segmenter, Report]:
 
 def _find(path: str | Path) -> Path:
     """The path itself, or the folder of a published model's files where there is no such path and it is a name."""
-    if Path(path).exists():
+    if os.path.exists(path):  # False too where no file can have the name
         return Path(path)
     if published := catalogue.find(str(path)):
         return cache.fetch(published)
