@@ -168,8 +168,6 @@ def read_weights(model: nn.Module, path: Path) -> list[str]:
             )
     refuse_not_finite(path, state)
     if any(parameter.is_meta for parameter in model.parameters()):
-        state = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}
-        model.load_state_dict(state, assign=True)
-    else:
-        model.load_state_dict(state)
+        model.to_empty(device="cpu")  # memory of its own: parts of the file may lie where arithmetic rounds otherwise
+    model.load_state_dict(state)
     return auxiliary
