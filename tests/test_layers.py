@@ -18,8 +18,9 @@ PACKAGE = Path(segmenter.__file__).parent
 # From the ground up. A module imports from its own folder or from a floor below, so that folders on one floor
 # do not know of each other.
 FLOORS = [
-    ["errors", "progress", "ranges", "torchvision_guard"],
-    ["atomic", "config_decoders", "download", "upsample"],
+    ["errors", "progress", "torchvision_guard"],
+    ["ranges"],
+    ["atomic", "config_decoders", "documents", "download", "upsample"],
     ["config"],
     ["recipes"],
     ["checkpoints"],
