@@ -17,6 +17,7 @@ from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
 from segmenter.errors import UserError, WrongUse
 from segmenter.inference.presets import Preset
+from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
 
 DEFAULT_RECIPE = "finetune"
 Split = Literal["auto", "train", "val", "test"]
@@ -39,9 +40,9 @@ class DataAtRoot(Data):
 class DataOfModel(DataAtRoot):
     """The same, with what a model knows of the data it was trained on where nothing is said."""
 
-    split_seed: int | None = None
+    split_seed: Seed | None = None
     """Seed of the split into train, val and test where the folder has none; none: the model's own."""
-    depth_scale: float = 0.0
+    depth_scale: NonNegative = 0.0
     """Number in a map that means one metre; 0: the one the model was trained with."""
     depth_kind: DepthKind | None = None
     """What depth maps hold, `depth` or `inverse` depth (disparity); none: as the model was trained with."""
@@ -80,6 +81,7 @@ def train_with(default: Recipe):
     return train
 
 
+@checked
 def check(
     data: DataFolder,
     task: Literal["labels", "depth"] = "labels",
@@ -122,6 +124,7 @@ def _finished(recipe: Recipe, best: float, run: Path) -> str:
     return f"best val {OBJECTIVES[recipe.task].title} {best:.4f}; the model is {run}"
 
 
+@checked
 def evaluate(
     model: Model,
     data: DataFolder,
@@ -133,7 +136,7 @@ def evaluate(
     alignment: Alignment = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
-    workers: int = 2,
+    workers: Processes = 2,
     json: bool = False,
 ) -> None:
     """Score a model on labelled images: mIoU, accuracies and a table of the classes, or the errors of depth.
@@ -202,15 +205,16 @@ def predict(
     print(as_json(written) if json else told(written, out, overlays))
 
 
+@checked
 def benchmark(
     model: Model,
     image: str = "",
-    size: tuple[int, int] = (960, 1280),
-    batch: int = 4,
+    size: tuple[Drawn, Drawn] = (960, 1280),
+    batch: Images = 4,
     only: tuple[Literal["single", "batch", "windows", "multiscale", "training"], ...] = (),
     device: Device = "auto",
     precision: Precision = "fp32",
-    seconds: float = 3.0,
+    seconds: Seconds = 3.0,
     json: bool = False,
 ) -> None:
     """Measure what a model costs here, stage by stage: milliseconds, memory, operations, images a second.

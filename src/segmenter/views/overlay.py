@@ -5,11 +5,13 @@ from PIL import Image
 from segmenter.inference.depth import DepthResult
 from segmenter.inference.labels import Result
 from segmenter.inference.predict import Photo, as_pixels
+from segmenter.ranges import Probability, checked
 from segmenter.views.tasks import TASKS
 
 
+@checked
 def overlay(
-    image: Photo, result: Result | DepthResult, opacity: float | None = None, legend: bool = True
+    image: Photo, result: Result | DepthResult, opacity: Probability | None = None, legend: bool = True
 ) -> Image.Image:
     """Draws labels or depth over their photo.
 
@@ -26,6 +28,7 @@ def overlay(
         legend: add a column with colour, name and share of every class in the picture, or the colours of depth.
 
     Raises:
+        UserError: the opacity is outside its range.
         ValueError: photo and labels, or depth, are of different sizes.
     """
     photo, task = as_pixels(image), TASKS[result.task]
