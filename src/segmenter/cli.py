@@ -176,6 +176,7 @@ def predict(
     preset: Preset | None = None,
     overlays: bool = True,
     format: LabelFormat = "labels",
+    overwrite: bool = False,
     device: Device = "auto",
     precision: Precision = "fp32",
     json: bool = False,
@@ -191,17 +192,20 @@ def predict(
         preset: Windows and scale as this command of the published code has them, instead of the model's own.
         overlays: Write overlays too.
         format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
+        overwrite: Write anew what an earlier `predict` wrote there; files of others are never overwritten.
         device: Where the model runs, or cuda:1 and so on; auto: the best there is.
         precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         json: Print the files written as JSON.
     """
     from segmenter.inference.presets import settings
     from segmenter.published.loading import load
-    from segmenter.views.pictures import predict_files, told
+    from segmenter.views.pictures import made_smaller, predict_files, told
 
     network = load(model, device, precision)
     inference = settings(preset, network.recipe) if preset else None
-    written = predict_files(network, images, out, multiscale, native, overlays, format, inference)
+    written = predict_files(network, images, out, multiscale, native, overlays, format, inference, overwrite)
+    if text := made_smaller(written):
+        print(text, file=sys.stderr)
     print(as_json(written) if json else told(written, out, overlays))
 
 

@@ -6,8 +6,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from segmenter import atomic, recipes
+from segmenter.data.apart import refuse_data
 from segmenter.data.scenes.scene import render
 from segmenter.data.tasks import TASKS
+from segmenter.errors import UserError
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
 from segmenter.published.loading import load
@@ -22,8 +24,11 @@ def demo(out: Path, device: str = "auto") -> Scores:
     """Makes, on a device, the run `out`/run and pictures of some test scenes beside it; returns the test scores.
 
     Raises:
-        UserError: `out` holds an earlier demo, or there is no such device.
+        UserError: `out` holds an earlier demo or something else, or there is no such device.
     """
+    refuse_data([out])
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is no empty folder; choose another --out")
     recipe = recipes.read("demo")
     train(recipe, out / "run", device)
     model = load(out / "run", device)

@@ -1,4 +1,4 @@
-"""Proves that numbers outside their range are refused with one sentence, from Python and by the command, before work."""
+"""Proves that numbers outside their range are refused with one sentence, before work, from Python and the command."""
 
 import dataclasses
 import math

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from segmenter.data.apart import refuse_data
 from segmenter.errors import UserError
 from segmenter.model.segmenter import DECODERS, Segmenter
 from segmenter.published import huggingface, openmmlab, original, setr_openmmlab
@@ -26,6 +27,7 @@ def convert(source: str | Path, folder: Path, layout: str = "segmenter") -> list
     Raises:
         UserError: the model cannot be loaded, the layout cannot hold it, or the folder holds something already.
     """
+    refuse_data([folder])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no empty folder; choose another --out")
     model, report = load_with_report(source)
