@@ -20,7 +20,7 @@ PACKAGE = Path(segmenter.__file__).parent
 FLOORS = [
     ["errors", "torchvision_guard"],
     ["ranges"],
-    ["atomic", "config_decoders", "download", "upsample"],
+    ["atomic", "config_decoders", "documents", "download", "upsample"],
     ["config"],
     ["recipes"],
     ["checkpoints"],

@@ -15,7 +15,7 @@ from tyro.conf import AvoidSubcommands, Fixed, FlagConversionOff, Positional, Su
 from segmenter import recipes
 from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
-from segmenter.errors import UserError, WrongUse
+from segmenter.errors import UserError, WrongUse, listed
 from segmenter.inference.presets import Preset
 from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
 
@@ -99,7 +99,7 @@ def check(
     found = TASKS[task].open(replace(options, root=data))
     report = TASKS[task].check(found)
     print(f"{found.source}\n\n{report.table()}\n")
-    for text in report.warnings:
+    for text in listed(report.warnings):
         print(f"warning: {text}")
     report.refuse_errors()
     print("ready to train")

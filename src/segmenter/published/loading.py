@@ -4,13 +4,13 @@ Published layouts are recognised by the keys of their weights; published models 
 executed.
 """
 
-import json
 import logging
 from pathlib import Path
 
-from segmenter.checkpoints import encoders
+from segmenter.checkpoints import encoders, keys
 from segmenter.checkpoints.keys import Report, few
 from segmenter.checkpoints.reading import SUFFIXES, read
+from segmenter.documents import read_json
 from segmenter.errors import UserError
 from segmenter.model import folder as folders
 from segmenter.model.devices import device_of, precision_of
@@ -132,13 +132,21 @@ def _published_file(path: Path) -> Path | None:
 def _is_of_another_library(about_file: Path) -> bool:
     """Whether a config.json says what kind of model it is of, as others' do, and no format, as ours does."""
     try:
-        about = json.loads(about_file.read_text(encoding="utf-8"))
+        about = read_json(about_file)
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and "format" not in about and bool({"model_type", "encoder_name"} & about.keys())
 
 
 def _load_folder(folder: Path) -> tuple[Segmenter, Report]:
-    model = Segmenter.described(folders.read(folder))
+    about = folders.read(folder)
+    try:
+        with keys.on_meta():  # before it is known that the weights fit, no memory is taken for what they claim
+            model = Segmenter.described(about)
+    except UserError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        text = f"{folder / folders.ABOUT} describes a network that cannot be built ({error})"
+        raise UserError(f"{text}; {folders.RESTORE}") from error
     unused = folders.read_weights(model, folder / folders.WEIGHTS)
     return model.eval(), Report("our own model folder", used=len(model.state_dict()), unused=unused)
