@@ -19,7 +19,7 @@ PACKAGE = Path(segmenter.__file__).parent
 # do not know of each other.
 FLOORS = [
     ["errors", "torchvision_guard"],
-    ["ranges"],
+    ["ranges", "streams"],
     ["atomic", "config_decoders", "documents", "download", "upsample"],
     ["config"],
     ["recipes"],

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import sys
 import traceback
@@ -12,14 +13,16 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import AvoidSubcommands, Fixed, FlagConversionOff, Positional, Suppress, arg
 
-from segmenter import recipes
+from segmenter import recipes, streams
 from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
-from segmenter.errors import UserError, WrongUse, listed
+from segmenter.errors import UserError, WrongUse, cleaned, listed
 from segmenter.inference.presets import Preset
 from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
+from segmenter.streams import tell
 
 DEFAULT_RECIPE = "finetune"
+LONGEST_LINE = 2000  # characters of what `convert` tells
 Split = Literal["auto", "train", "val", "test"]
 LabelFormat = Literal["labels", "ade20k", "cityscapes"]
 DataSetName = Literal["ade20k", "pascal_context", "cityscapes", "voc", "camvid"]
@@ -76,7 +79,7 @@ def train_with(default: Recipe):
         from segmenter.training.loop import train
 
         best = train(recipe, out, device)
-        print(_finished(recipe, best, out))
+        tell(_finished(recipe, best, out))
 
     return train
 
@@ -98,11 +101,11 @@ def check(
 
     found = TASKS[task].open(replace(options, root=data))
     report = TASKS[task].check(found)
-    print(f"{found.source}\n\n{report.table()}\n")
+    tell(f"{cleaned(found.source)}\n\n{report.table()}\n")
     for text in listed(report.warnings):
-        print(f"warning: {text}")
+        tell(f"warning: {text}")
     report.refuse_errors()
-    print("ready to train")
+    tell("ready to train")
 
 
 def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device = "auto") -> None:
@@ -115,13 +118,13 @@ def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device 
     from segmenter.training.loop import resume
 
     best = resume(run, device)
-    print(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
+    tell(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
 
 
 def _finished(recipe: Recipe, best: float, run: Path) -> str:
     from segmenter.training.objective import OBJECTIVES
 
-    return f"best val {OBJECTIVES[recipe.task].title} {best:.4f}; the model is {run}"
+    return f"best val {OBJECTIVES[recipe.task].title} {best:.4f}; the model is {cleaned(str(run))}"
 
 
 @checked
@@ -164,7 +167,7 @@ def evaluate(
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)
     scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers)
-    print(as_json(scores.to_dict()) if json else scores.table())
+    tell(as_json(scores.to_dict()) if json else scores.table())
 
 
 def predict(
@@ -206,7 +209,7 @@ def predict(
     written = predict_files(network, images, out, multiscale, native, overlays, format, inference, overwrite)
     if text := made_smaller(written):
         print(text, file=sys.stderr)
-    print(as_json(written) if json else told(written, out, overlays))
+    tell(as_json(written) if json else told(written, out, overlays))
 
 
 @checked
@@ -243,7 +246,7 @@ def benchmark(
     ways = WAYS | {"training": training_step}
     chosen = {name: ways[name] for name in only or ways}
     report = benchmark(load(model, device, precision), chosen, image, size, batch, seconds)
-    print(as_json(report.to_dict()) if json else report.table())
+    tell(as_json(report.to_dict()) if json else report.table())
 
 
 def prepare(
@@ -260,7 +263,7 @@ def prepare(
 
     source = SOURCES[dataset]
     print(f"{source.title}: {source.terms}", file=sys.stderr)
-    print(prepare(dataset, root, source))
+    tell(cleaned(prepare(dataset, root, source)))
 
 
 def demo(out: Path = Path("demo"), device: Device = "auto") -> None:
@@ -289,7 +292,7 @@ def convert(
     """
     from segmenter.published.converting import convert
 
-    print("\n".join(convert(checkpoint, out, layout)))
+    tell("\n".join(cleaned(line, LONGEST_LINE) for line in convert(checkpoint, out, layout)))
 
 
 def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*", json: bool = False) -> None:
@@ -302,12 +305,20 @@ def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*", js
     from segmenter.published.zoo import find, listing
 
     found = find(pattern)
-    print(as_json(found) if json else listing(found))
+    tell(as_json(found) if json else listing(found))
 
 
 def as_json(content: object) -> str:
-    """JSON for people and programs."""
-    return json.dumps(content, indent=1)
+    """JSON for people and programs, which know no numbers that are not finite."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -315,7 +326,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it as it is imported
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    with streams.usable() as out:
+        status = _run([argument for argument in arguments if argument != "--debug"], debug)
+        return streams.finished(out, status)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         verbs = {
             "train": train_with(_recipe(arguments)),
@@ -329,24 +345,27 @@ def main(arguments: list[str] | None = None) -> int:
             "convert": convert,
             "models": models,
         }
-        try:
-            tyro.extras.subcommand_cli_from_dict(
-                verbs,
-                args=arguments,
-                prog="segmenter",
-                description="Semantic segmentation with plain vision transformers. --debug shows tracebacks.",
-            )
-        finally:
-            sys.stdout.flush()  # a closed pipe shows here, not at the interpreter's end
+        tyro.extras.subcommand_cli_from_dict(
+            verbs,
+            args=arguments,
+            prog="segmenter",
+            description="Semantic segmentation with plain vision transformers. --debug shows tracebacks.",
+        )
+    except SystemExit as end:  # tyro's, of --help and of wrong use
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except UserError as error:
         if debug:
             traceback.print_exc()
-        print(f"segmenter: {error}", file=sys.stderr)
+        streams.complain(error)
         return 2 if isinstance(error, WrongUse) else 1
-    except BrokenPipeError:  # `segmenter models | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename is not None else ""
+        streams.complain(cleaned(f"{where}{error.strerror or error}"))
+        return 1
     except KeyboardInterrupt:
-        print("segmenter: interrupted", file=sys.stderr)
+        streams.complain("interrupted")
         return 1
     return 0
 

@@ -9,10 +9,11 @@ from segmenter import atomic, recipes
 from segmenter.data.apart import refuse_data
 from segmenter.data.scenes.scene import render
 from segmenter.data.tasks import TASKS
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
 from segmenter.published.loading import load
+from segmenter.streams import tell
 from segmenter.training.loop import train
 from segmenter.views.pictures import predict_files
 
@@ -40,7 +41,7 @@ def demo(out: Path, device: str = "auto") -> Scores:
         path = photos / f"{sample.name}.png"
         atomic.write(path, lambda beside, picture=picture: picture.save(beside, format="PNG"))
     predict_files(model, [str(photos)], out)
-    print(scores.table())
-    print(f"test mIoU {scores.mean_iou:.3f} on {len(test)} scenes never seen")
-    print(f"model {out / 'run'}, scenes {photos}, label maps {out / 'labels'}, overlays {out / 'overlays'}")
+    tell(scores.table())
+    tell(f"test mIoU {scores.mean_iou:.3f} on {len(test)} scenes never seen")
+    tell(cleaned(f"model {out / 'run'}, scenes {photos}, label maps {out / 'labels'}, overlays {out / 'overlays'}"))
     return scores

@@ -138,6 +138,10 @@ def benchmark(
         if not ways:
             task, others = model.recipe.task, " or ".join(OF_WHOLE)
             raise UserError(f"a model of {task} takes photos whole and at one scale; choose {others}")
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(f"{error.strerror}; set TMPDIR to one") from None
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / f"photo{Path(image).suffix or '.jpg'}"
         if image:

@@ -24,8 +24,15 @@ CACHE = "SEGMENTER_CACHE"  # environment variable: a folder to take instead of ~
 
 
 def cache() -> Path:
-    """The folder that downloaded models are kept in, one folder each."""
-    return Path(os.environ.get(CACHE) or "~/.cache/segmenter").expanduser()
+    """The folder that downloaded models are kept in, one folder each.
+
+    Raises:
+        UserError: none is set and there is no home folder.
+    """
+    try:
+        return Path(os.environ.get(CACHE) or "~/.cache/segmenter").expanduser()
+    except RuntimeError:
+        raise UserError(f"there is no home folder here to keep downloaded models in; set {CACHE} to a folder") from None
 
 
 def fetch(model: Published) -> Path:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from segmenter.config import Inference
 from segmenter.data.files import SUFFIXES, read_image
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
 from segmenter.views.overlay import drawn_size, overlay
@@ -142,15 +142,15 @@ def made_smaller(written: list[Written]) -> str:
     images = [str(entry["image"]) for entry in written if "overlay_scale" in entry]
     if not images:
         return ""
-    of_what = images[0] if len(images) == 1 else f"{len(images)} photos"
+    of_what = cleaned(images[0]) if len(images) == 1 else f"{len(images)} photos"
     return f"the overlay of {of_what} is smaller than the photo: it has at most {LARGEST_OVERLAY / 1e6:.3g} megapixels"
 
 
 def told(written: list[Written], out: Path, overlays: bool) -> str:
     """One line on what `predict_files` wrote."""
     task = next(task for name, task in TASKS.items() if name in written[0])
-    line = f"{len(written)} images: {out / task.folder}{task.told(written)}"
-    return line + overlays * f", {out / 'overlays'}"
+    line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.told(written)}"
+    return line + overlays * f", {cleaned(str(out / 'overlays'))}"
 
 
 def _maps(found: Iterable[tuple[Path, Path]], folder: Path, format: Format) -> dict[Path, Path]:

@@ -33,7 +33,8 @@ class Results:
         Raises:
             UserError: the folder holds data, or files are there: others than `predict` wrote, or no `overwrite`.
         """
-        refuse_data({self.folder, *(self.folder / path.relative_to(self.folder).parts[0] for path in paths)})
+        below = dict.fromkeys(self.folder / path.relative_to(self.folder).parts[0] for path in paths)
+        refuse_data([self.folder, *below])
         if self.list.is_symlink() or (self.list.exists() and not self.list.is_file()):
             raise UserError(f"{self.list} is no file, but predict lists its results there; choose another --out")
         there = [path for path in paths if os.path.lexists(path)]
