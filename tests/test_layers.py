@@ -21,6 +21,7 @@ FLOORS = [
     ["errors", "torchvision_guard"],
     ["ranges", "streams"],
     ["atomic", "config_decoders", "documents", "download", "upsample"],
+    ["first_hashes"],
     ["config"],
     ["recipes"],
     ["checkpoints"],

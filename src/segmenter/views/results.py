@@ -1,7 +1,7 @@
 """Files that `predict` makes in a folder: it overwrites none but its own, and those only where that is asked for.
 
-Its own are those that a list beside them names with their sha256. A mark inside a file would stay when somebody corrects
-it by hand, and .npy has no place for one; a hash tells both, and a file that was killed between list and place is none.
+Its own are those that a list beside them names with their sha256. A mark inside a file would stay when somebody
+corrects it by hand, and .npy has no place for one.
 """
 
 import json
