@@ -1,7 +1,8 @@
 """Mutations of good files, read by the readers of the library: each gives something valid or a UserError.
 
-`python -m benchmarks.fuzz --minutes 60` goes on for that long and prints what took more than a second or more than 200 MB
-above the process, or ended in any other exception. The tests run a few, always the same (tests/test_properties.py).
+`python -m benchmarks.fuzz --minutes 60` goes on for that long and prints what took more than a second or more than 200
+MB above the process, or ended in any other exception. The tests run a few, always the same ones
+(tests/test_properties.py).
 """
 
 import io

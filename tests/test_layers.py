@@ -19,8 +19,9 @@ PACKAGE = Path(segmenter.__file__).parent
 # do not know of each other.
 FLOORS = [
     ["errors", "progress", "torchvision_guard"],
-    ["ranges"],
+    ["ranges", "streams"],
     ["atomic", "config_decoders", "documents", "download", "upsample"],
+    ["first_hashes"],
     ["config"],
     ["recipes"],
     ["checkpoints"],

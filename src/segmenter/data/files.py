@@ -47,7 +47,7 @@ def read_image(path: str | Path) -> np.ndarray:
             f"{path} has pixels of the kind {image.mode!r}, which is neither grey (8 or 16 bits) nor RGB; "
             "save it as an 8-bit RGB picture"
         )
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which copies in any case
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

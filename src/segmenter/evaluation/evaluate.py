@@ -25,7 +25,7 @@ from segmenter.inference.passes import asked, at_scales, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
-from segmenter.ranges import refuse_processes
+from segmenter.ranges import Processes, checked, refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def totals(
     multiscale: bool = False,
     settings: config.Inference | None = None,
     alignment: Alignment = "auto",
-    workers: int = 0,
+    workers: Processes = 0,
     title: str = "evaluate",
     show: bool = True,
 ) -> Tensor | np.ndarray:
@@ -77,6 +77,7 @@ def totals(
         return sum(counts(model, stream, settings, alignment), task.nothing(model))
 
 
+@checked
 def evaluate(
     model: Segmenter,
     data: str | Path | config.Data | DataSet | Sequence[Sample],
@@ -85,7 +86,7 @@ def evaluate(
     split: str = "auto",
     inference: config.Inference | None = None,
     alignment: Alignment = "auto",
-    workers: int = 0,
+    workers: Processes = 0,
     show: bool = True,
 ) -> Scores | DepthScores:
     """Scores of a model over images whose masks, or depth maps, are known.
