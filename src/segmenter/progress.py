@@ -7,7 +7,7 @@ import time
 from tqdm import tqdm
 
 EVERY = 30.0  # seconds between lines
-LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
+LINE = "{desc}: {percentage:.0f}%, {n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
 UNKNOWN = "{desc}: {n_fmt} {unit}, {elapsed} gone, {rate_fmt}{postfix}"  # of which nobody knows how much there is
 
 
@@ -21,7 +21,7 @@ class Progress(tqdm):
 
     def refresh(self, *arguments, **options):
         """Redraws the bar, or writes a line if the last is long enough ago."""
-        if self.redrawn:
+        if self.redrawn or self.disable:
             return super().refresh(*arguments, **options)
         if time.monotonic() >= self.next:
             self.next = time.monotonic() + EVERY

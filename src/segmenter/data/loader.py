@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def _given(dataset: Dataset, workers: int, batches: Iterable | None, pin: bool) 
         raise UserError(f"the {workers} processes that load images {reason}; take fewer of them (workers)") from error
 
 
+@cache  # it is said once
 def carried(workers: int) -> int:
     """As many processes as were asked for, or as many as the cores and the memory of this machine carry.
 
