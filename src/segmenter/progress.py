@@ -1,6 +1,7 @@
 """How far something is: a bar on a terminal; elsewhere (a log file, a scheduler) a line every 30 seconds."""
 
 import contextlib
+import io
 import sys
 import time
 
@@ -17,6 +18,8 @@ class Progress(tqdm):
     def __init__(self, *arguments, **options):
         self.redrawn = on_terminal()
         self.next = time.monotonic() + EVERY
+        if not self.redrawn:
+            options["file"] = io.StringIO()  # stderr may be closed or full, which tqdm does not forgive
         super().__init__(*arguments, **options)
 
     def refresh(self, *arguments, **options):
@@ -34,9 +37,9 @@ class Progress(tqdm):
             return super().close()
         if self.leave:
             self._write_line()
-        self.leave = False
-        self.display = lambda *arguments, **options: None  # tqdm would wipe out a bar
-        return super().close()
+        self.disable = True
+        self._decr_instances(self)  # all that tqdm does besides, but for wiping out a bar
+        return None
 
     def _write_line(self) -> None:
         say(self.format_meter(**self.format_dict | {"bar_format": LINE if self.total else UNKNOWN}))
@@ -47,7 +50,7 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # full or closed, or in the midst of another line
         if on_terminal():
             tqdm.write(text, file=sys.stderr)
-        else:
+        elif sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
 
 
