@@ -106,7 +106,8 @@ def carried(workers: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, min(max(SPARE, A_CORE * cores), _memory() // EACH))
     if workers > most:
-        logger.warning("%d processes were to load images; %d do, which is what %d cores carry", workers, most, cores)
+        text = "%d processes were to load images; %d do, which is what %d cores and the memory carry"
+        logger.warning(text, workers, most, cores)
     return min(workers, most)
 
 
