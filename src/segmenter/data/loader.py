@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def _given(dataset: Dataset, workers: int, batches: Iterable | None, pin: bool) 
         raise UserError(f"the {workers} processes that load images {reason}; take fewer of them (workers)") from error
 
 
+@cache  # it is said once
 def carried(workers: int) -> int:
     """As many processes as were asked for, or as many as the cores and the memory of this machine carry.
 
@@ -108,7 +109,8 @@ def carried(workers: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, min(max(SPARE, A_CORE * cores), _memory() // EACH))
     if workers > most:
-        logger.warning("%d processes were to load images; %d do, which is what %d cores carry", workers, most, cores)
+        text = "%d processes were to load images; %d do, which is what %d cores and the memory carry"
+        logger.warning(text, workers, most, cores)
     return min(workers, most)
 
 
