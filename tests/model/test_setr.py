@@ -74,7 +74,7 @@ def test_blocks_that_cannot_be(name, taps, text):
 
 
 def test_mla_reads_four_blocks():
-    text = "decoder.taps is 5 11; setr_mla reads 4 blocks, write as many, or none"
+    text = "decoder.taps is 5 11, but setr_mla reads 4 blocks; write 4, or none"
     with pytest.raises(UserError, match=text):
         made("setr_mla", taps=(5, 11))
 

@@ -141,7 +141,7 @@ def test_without_variant_it_is_said_what_was_assumed(tmp_path):
 def test_what_the_original_has_not_is_refused(name, tmp_path):
     with torch.device("meta"):
         model = segmenter.create(name, decoder="linear", classes=4, image_size=56)
-    with pytest.raises(UserError, match=r"built otherwise than the original Segmenter: .*; save the model as a folder"):
+    with pytest.raises(UserError, match=r"differs from the original Segmenter in .*; save the model in our own layout"):
         original.write(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -149,7 +149,7 @@ def test_what_the_original_has_not_is_refused(name, tmp_path):
 def test_other_heads_than_the_original_s_are_refused(tmp_path):
     model = small_model()
     model.recipe.decoder.heads = 2
-    with pytest.raises(UserError, match="the mask transformer has other heads than the original's"):
+    with pytest.raises(UserError, match="the mask transformer's heads differ from the original's"):
         original.write(model, tmp_path)
 
 

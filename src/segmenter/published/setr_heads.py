@@ -1,8 +1,8 @@
-"""What the two published layouts of SETR have in common: constants, and how a head that was found becomes a network.
+"""What the two published layouts of SETR have in common: constants, and how the head in a file becomes a network.
 
 Source: the published configurations and files of SETR, arXiv 2012.15840, by its authors and by OpenMMLab. Layer norms
 of eps 1e-6, positions resampled bilinearly, ImageNet's normalisation, no final norm in the backbone. In MLA the class
-token is in the file and takes no part. Auxiliary heads are left out unless they are asked for.
+token is in the file but not used. Auxiliary heads are left out by default.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from segmenter import config
 from segmenter.checkpoints import keys
 from segmenter.checkpoints.json_settings import is_number
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
@@ -79,19 +79,19 @@ def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) ->
 
 
 def network(
-    checkpoint: Checkpoint, report: Report, head: Head, blocks: str,
-    sources: Callable[[Head, int], Mapping[str, Source]], unused: tuple[str, ...],
+    checkpoint: Checkpoint, report: LoadReport, head: Head, blocks: str,
+    sources: Callable[[Head, int], Mapping[str, TensorSource]], unused: tuple[str, ...],
     biases: Callable[[Head], Mapping[str, str]] = lambda head: {},
 ) -> Segmenter:  # fmt: skip
     """The network of a file, in evaluation mode.
 
     Args:
         checkpoint: the file.
-        report: where it is noted what was used and assumed.
-        head: its decoder; without the auxiliary ones that are not wanted.
-        blocks: what the keys of the backbone's blocks begin with.
+        report: receives what was used and assumed.
+        head: its decoder, without auxiliary decoders that are not wanted.
+        blocks: prefix of the keys of the backbone's blocks.
         sources: from the decoder and the number of blocks, our names of all tensors to theirs.
-        unused: beginnings of keys that are known to be without use.
+        unused: prefixes of keys that are known to be unused.
         biases: from the decoder, keys of biases before a batch norm to those of the norm's mean.
 
     Raises:
@@ -129,7 +129,7 @@ def network(
 
 
 def _weight(checkpoint: Checkpoint) -> float:
-    """The weight of the auxiliary decoders' losses: that of the first in the configuration, or as published."""
+    """The weight of the auxiliary decoders' losses: the first one in the configuration, or as published."""
     heads = Configuration(checkpoint.about.get("meta")).find("model.auxiliary_head")
     loss = heads[0].get("loss_decode") if isinstance(heads, list) and heads and isinstance(heads[0], dict) else None
     weight = loss.get("loss_weight") if isinstance(loss, dict) else None
@@ -137,10 +137,10 @@ def _weight(checkpoint: Checkpoint) -> float:
 
 
 def _without_biases(checkpoint: Checkpoint, biases: Mapping[str, str]) -> Checkpoint:
-    """The file with each bias taken off the mean of the norm behind it.
+    """The file with each bias subtracted from the mean of the norm after it.
 
     Raises:
-        UserError: they have not the same shape.
+        UserError: their shapes differ.
     """
     state = {key: tensor for key, tensor in checkpoint.state.items() if key not in biases}
     for bias, mean in biases.items():
