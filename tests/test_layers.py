@@ -18,7 +18,7 @@ PACKAGE = Path(segmenter.__file__).parent
 # From the ground up. A module imports from its own folder or from a floor below, so that folders on one floor
 # do not know of each other.
 FLOORS = [
-    ["errors", "ranges", "torchvision_guard"],
+    ["errors", "progress", "ranges", "torchvision_guard"],
     ["atomic", "config_decoders", "download", "upsample"],
     ["config"],
     ["recipes"],

@@ -3,7 +3,9 @@
 import itertools
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -305,6 +307,8 @@ def as_json(content: object) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; 0 done, 1 failed, 2 wrong use."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it: as Ctrl-C
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it as it is imported
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from segmenter import atomic, recipes
 from segmenter.data.scenes.scene import render
 from segmenter.data.tasks import TASKS
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
+from segmenter.progress import Progress
 from segmenter.published.loading import load
 from segmenter.training.loop import train
 from segmenter.views.pictures import predict_files
@@ -30,7 +30,7 @@ def demo(out: Path, device: str = "auto") -> Scores:
     test = TASKS[recipe.task].open(recipe.data).split("test")
     scores = evaluate(model, test, workers=recipe.train.workers)
     photos = out / "scenes"
-    for sample in tqdm(test[:PICTURES], desc="draw", unit="image"):
+    for sample in Progress(test[:PICTURES], desc="draw", unit="image"):
         picture = Image.fromarray(render(sample.seed, sample.index, PICTURE_SIZE).image)
         path = photos / f"{sample.name}.png"
         atomic.write(path, lambda beside, picture=picture: picture.save(beside, format="PNG"))

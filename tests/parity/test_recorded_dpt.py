@@ -69,7 +69,7 @@ def unstated(case) -> set[str]:
         return set() if (case / "preprocessor_config.json").is_file() else SHAPE
     if facts["layout"] == "mmseg":
         names = recorded.names_in(case / "weights.safetensors")
-        return recorded.unstated(facts["model"], names) | {"the normalisation"}
+        return recorded.unstated(facts["model"], names)
     if facts["layout"] == "smp" and timm.is_model(facts["encoder_name"].removeprefix("tu-")):
         return SQUARE - {"the normalisation"}
     return SQUARE

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from segmenter.config import Inference
 from segmenter.cost.benchmark_report import CostReport
@@ -23,6 +22,7 @@ from segmenter.inference.passes import many_passes, one_pass, scaled
 from segmenter.inference.tasks import TASKS
 from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
 
 DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
 
@@ -144,7 +144,7 @@ def benchmark(
         else:
             draw(size, photo)
         measured = []
-        for name, make in (bar := tqdm(workloads.items(), "benchmark", leave=False)):
+        for name, make in (bar := Progress(workloads.items(), "benchmark", leave=False)):
             bar.set_postfix_str(name)
             measured.append(measure(name, make(model, photo, batch), device, seconds))
     dtypes = dict.fromkeys([torch.float32, *(one.workload.dtype for one in measured)])

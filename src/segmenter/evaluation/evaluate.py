@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from segmenter import config
 from segmenter.config import Alignment
@@ -25,6 +24,7 @@ from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import at_scales, effective_settings, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def totals(
     counts = task.counts_at_scales if multiscale else task.counts
     pin = next(model.parameters()).device.type == "cuda"
     with evaluating(model), loaded(_ScaledSamples(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
-        stream = tqdm(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+        stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
         return sum(counts(model, stream, settings, alignment), task.zero(model))
 
 

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from segmenter import atomic
 from segmenter.config import Inference
@@ -14,6 +13,7 @@ from segmenter.data.files import SUFFIXES, read_image
 from segmenter.errors import UserError
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
 from segmenter.views.overlay import overlay
 from segmenter.views.server_formats import Format, refuse_other_classes, server_name
 from segmenter.views.tasks import TASKS, Written
@@ -81,7 +81,7 @@ def predict_files(
         if {maps[file].resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
             raise UserError(f"the results would overwrite photos in {out}; choose another --out")
     photos = _read_ahead([file for file, _ in found])
-    for (file, name), photo in zip(tqdm(found, desc="predict", unit="image"), photos, strict=True):
+    for (file, name), photo in zip(Progress(found, desc="predict", unit="image"), photos, strict=True):
         result = predict(model, photo, multiscale, native, inference)
         entry = {"image": str(file)} | task.write(result, maps[file], format)
         if overlays:

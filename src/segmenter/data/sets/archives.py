@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from segmenter.errors import UserError
+from segmenter.progress import Progress
 
 GROWTH = 20  # times its own size that an archive may unpack to: pictures are compressed already, label maps ten times
 ALWAYS = 2**26  # bytes that any archive may unpack to
@@ -47,7 +46,7 @@ def unpack(archive: Path, folder: Path, below: str = "") -> int:
             wanted = _wanted(archive, members, folder, below)
             missing = {path: member for path, member in wanted.items() if not _is_there(path, member)}
             _refuse_no_room(archive, folder, sum(member.size for member in missing.values()))
-            for path, member in tqdm(missing.items(), f"unpack {archive.name}", unit="file", leave=False):
+            for path, member in Progress(missing.items(), f"unpack {archive.name}", unit="file", leave=False):
                 _write(path, member)
     except BROKEN as error:
         raise UserError(f"{archive} is broken or incomplete ({error}); delete it and start again") from None
