@@ -100,7 +100,7 @@ def test_every_instruction_that_could_run_code(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {path.name for path in tmp_path.iterdir()}
     text = refused(as_torch(tmp_path / "evil.pth", PROGRAMS[name]))
-    assert "which could run code; nothing of it was executed" in text
+    assert "which could run code; nothing in it was executed" in text
     assert {path.name for path in tmp_path.iterdir()} == before | {"evil.pth"}
 
 

@@ -180,7 +180,7 @@ def test_a_folder_of_our_own_and_its_weights(tmp_path):
     assert_same(segmenter.load(tmp_path / "ours"), model)
     assert_same(segmenter.load(tmp_path / "ours" / "model.safetensors"), model)
     (tmp_path / "ours" / "model.safetensors").rename(tmp_path / "alone.safetensors")
-    with pytest.raises(UserError, match=r"holds the weights of a model folder; config\.json must lie beside it"):
+    with pytest.raises(UserError, match=r"holds the weights of a model folder; name it model\.safetensors again"):
         segmenter.load(tmp_path / "alone.safetensors")
 
 
@@ -193,7 +193,7 @@ def test_an_encoder_alone_is_no_model(tmp_path):
 
 def test_an_unknown_layout(tmp_path):
     save_file({"layer1.0.conv1.weight": torch.zeros(2)}, tmp_path / "resnet.safetensors")
-    with pytest.raises(UserError, match=r"of no layout that is known here \(our own model folder; .*layer1\.0\.conv1"):
+    with pytest.raises(UserError, match=r"none of the known layouts \(our own model folder; .*layer1\.0\.conv1"):
         segmenter.load(tmp_path / "resnet.safetensors")
 
 

@@ -356,7 +356,7 @@ def test_a_file_that_changed_in_the_cache(host):
     path.write_bytes(CONTENT[:-1])
     text = refused(model)
     assert text.startswith(f"{path} has changed since its download: its sha256 is ")
-    assert text.endswith(f"not {HASH[:8]}... as in {path}.sha256; delete both to fetch it again")
+    assert text.endswith(f"not {HASH[:8]}... as in {path}.sha256; delete both to download it again")
 
 
 # ---- the table
