@@ -269,7 +269,7 @@ def test_a_split_in_two_places(tmp_path):
         image(tmp_path / folder / "images/a.png")
         mask(tmp_path / folder / "masks/a.png")
     assert (
-        refused(tmp_path) == f"{tmp_path} holds the val images twice, one time in {tmp_path}/valid/images; remove one"
+        refused(tmp_path) == f"{tmp_path} holds the val images twice, once in {tmp_path}/valid/images; remove one"
     )
 
 

@@ -69,4 +69,4 @@ def _targets(objective: Objective, model: Segmenter, batch: int) -> Tensor:
     crop, generator = model.recipe.augment.crop, torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 1, *(max(1, side // 16) for side in crop), generator=generator)
     pixels = torch.nn.functional.interpolate(coarse, crop)[:, 0]
-    return objective.imagined(pixels)
+    return objective.random_targets(pixels)

@@ -16,7 +16,7 @@ from segmenter.errors import UserError
 
 
 class ScaleMissing(UserError):
-    """Whole numbers without a word on what they mean."""
+    """The map holds whole numbers, and their scale is not stated."""
 
 
 def read_inverse_depth(path: str | Path, settings: config.Data) -> np.ndarray:
