@@ -124,7 +124,7 @@ def _check(data: DataSet, root: str, objective: Objective) -> None:
             raise UserError(f"{root} has no images in the split {split!r}; training needs train and val")
     report = check(data)
     report.refuse_errors()
-    objective.weigh(report)
+    objective.set_class_weights(report)
     for text in report.warnings:
         say(f"warning: {text}")
 
@@ -185,8 +185,8 @@ class Run:
             self.network = torch.compile(self.network)
 
     @property
-    def judged(self) -> Segmenter:
-        """The model that is validated and saved: the averaged one where there is an average."""
+    def evaluated_model(self) -> Segmenter:
+        """The model that is validated and saved: the averaged one if there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
     def restore(self, state: dict) -> None:
@@ -340,7 +340,7 @@ class Run:
         """
         samples = self.data.splits["val"]
         mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
-        judged = self.judged.eval()
+        judged = self.evaluated_model.eval()
         with self.at_once():
             counts = totals(judged, mine, workers=self.settings.workers, title="validate")
         if isinstance(counts, np.ndarray):
