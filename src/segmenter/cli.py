@@ -4,7 +4,9 @@ import itertools
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
 from segmenter.errors import UserError, WrongUse, cleaned, listed
 from segmenter.inference.presets import Preset
-from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
+from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked, refuse_processes
 from segmenter.streams import tell
 
 DEFAULT_RECIPE = "finetune"
@@ -163,6 +165,7 @@ def evaluate(
     from segmenter.inference.presets import settings as seen_as
     from segmenter.published.loading import load
 
+    refuse_processes("workers", workers)
     network = load(model, device, precision)
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)
@@ -281,14 +284,14 @@ def demo(out: Path = Path("demo"), device: Device = "auto") -> None:
 def convert(
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")],
     out: Path,
-    layout: Literal["segmenter", "original", "openmmlab", "huggingface"] = "segmenter",
+    layout: str = "segmenter",
 ) -> None:
     """Write a model in another layout, and say what of the checkpoint was used, left out and assumed.
 
     Args:
         checkpoint: Published checkpoint or its folder, folder of a model or a run, or a name that `models` lists.
         out: New folder for the files.
-        layout: Our own folder, the original Segmenter's files, OpenMMLab's, or Hugging Face's.
+        layout: segmenter (our own folder), original (the authors' files), openmmlab, or huggingface (DPT).
     """
     from segmenter.published.converting import convert
 
@@ -324,6 +327,8 @@ def _finite(content: object) -> object:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; 0 done, 1 failed, 2 wrong use."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it: as Ctrl-C
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it as it is imported
     debug = "--debug" in arguments
     with streams.usable() as out:

@@ -23,6 +23,7 @@ from segmenter.config_decoders import (
 )
 from segmenter.ranges import (
     AtLeastOne,
+    Batch,
     Channels,
     Count,
     Factor,
@@ -108,6 +109,8 @@ class Encoder:
     """Attention heads where they differ from the name's (not with `hub`)."""
     mlp_ratio: Positive | None = None
     """Hidden features of the MLPs for each of the width where they differ from the name's (not with `hub`)."""
+    qkv_bias: bool | None = None
+    """Biases of queries, keys and values where that differs from the name's (not with `hub`)."""
     norm_eps: Annotated[float, Interval(gt=0, lt=1)] | None = None
     """Epsilon of the layer norms where it differs from the name's; the published Segmenter has 1e-5."""
     drop_path: Fraction = 0.1
@@ -150,9 +153,9 @@ class Train:
     """Model whose weights the training starts from, a folder or a name; patch size, crop and classes may differ."""
     steps: Count = 10000
     """Optimiser updates in all."""
-    batch: Count = 8
+    batch: Batch = 8
     """Images in an update, over all processes."""
-    accumulate: Count = 1
+    accumulate: Batch = 1
     """Forward passes that an update is split into, to save memory."""
     optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
     """`sgd` with Nesterov momentum as in the paper, `adamw` for fine-tuning, `muon` to train from random weights."""
@@ -206,7 +209,7 @@ class Inference:
     """Height and width of a window; smaller images are taken whole."""
     stride: tuple[Pixels, Pixels] = (480, 480)
     """Pixels from one window to the next."""
-    batch: Count = 4
+    batch: Batch = 4
     """Windows in one forward pass."""
     enlarge: bool = False
     """Enlarge smaller images to the window, as the published Segmenter does, instead of taking them whole."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from segmenter import atomic, recipes
 from segmenter.data.apart import refuse_data
@@ -12,6 +11,7 @@ from segmenter.data.tasks import TASKS
 from segmenter.errors import UserError, cleaned
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.metrics import Scores
+from segmenter.progress import Progress
 from segmenter.published.loading import load
 from segmenter.streams import tell
 from segmenter.training.loop import train
@@ -36,7 +36,7 @@ def demo(out: Path, device: str = "auto") -> Scores:
     test = TASKS[recipe.task].open(recipe.data).split("test")
     scores = evaluate(model, test, workers=recipe.train.workers)
     photos = out / "scenes"
-    for sample in tqdm(test[:PICTURES], desc="draw", unit="image"):
+    for sample in Progress(test[:PICTURES], desc="draw", unit="image"):
         picture = Image.fromarray(render(sample.seed, sample.index, PICTURE_SIZE).image)
         path = photos / f"{sample.name}.png"
         atomic.write(path, lambda beside, picture=picture: picture.save(beside, format="PNG"))

@@ -150,9 +150,11 @@ def _wrong(node: yaml.Node, text: str) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(problem=text, problem_mark=node.start_mark)
 
 
-_Plain.yaml_constructors = {
-    tag: read for tag, read in SafeLoader.yaml_constructors.items() if tag is None or tag.rpartition(":")[2] in PLAIN
-} | {f"tag:yaml.org,2002:{name}": _Plain.number for name in ("int", "float")} | {"tag:yaml.org,2002:bool": _Plain.truth}
+_Plain.yaml_constructors = (
+    {tag: read for tag, read in SafeLoader.yaml_constructors.items() if tag is None or tag.rpartition(":")[2] in PLAIN}
+    | {f"tag:yaml.org,2002:{name}": _Plain.number for name in ("int", "float")}
+    | {"tag:yaml.org,2002:bool": _Plain.truth}
+)
 _Plain.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in known if not tag.endswith(":timestamp")]
     for first, known in SafeLoader.yaml_implicit_resolvers.items()

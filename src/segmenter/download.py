@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
+from segmenter.progress import Progress
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 3  # in a row that bring nothing, once there was something
@@ -84,7 +84,7 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 def _receive_all(address: str, file: BinaryIO) -> None:
     """Goes on with a file to its end, over as many connections as break off."""
     barren, begun = 0, False
-    with tqdm(desc=Path(address).name, unit="B", unit_scale=True, leave=False) as bar:
+    with Progress(desc=Path(address).name, unit="B", unit_scale=True, leave=False) as bar:
         while True:
             before = file.seek(0, os.SEEK_END)
             try:
@@ -106,7 +106,7 @@ def _receive_all(address: str, file: BinaryIO) -> None:
             time.sleep(PAUSE * barren)
 
 
-def _receive(address: str, file: BinaryIO, bar: tqdm) -> bool:
+def _receive(address: str, file: BinaryIO, bar: Progress) -> bool:
     """Appends what one connection brings; whether the file is whole then.
 
     Raises:

@@ -48,6 +48,12 @@ def _cut(text: str, most: int) -> str:
     return f"{text[: most - tail - 5]} ... {text[-tail:]}"
 
 
+def brief(name: object, most: int = 30) -> str:
+    """The beginning of a name that a file gives: it may be no name, but a line of a file that is none of ours."""
+    text = str(name) if not isinstance(name, tuple | list | dict) else shown(name)
+    return cleaned(text[:most], 2 * most) + "..." * (len(text) > most)
+
+
 def shown(value: object, most: int = VALUE) -> str:
     """A value of a file for a sentence, as Python writes it; it is cut while it is written, not afterwards."""
     found, length = [], 0

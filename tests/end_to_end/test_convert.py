@@ -9,7 +9,7 @@ import torch
 from segmenter import config
 from segmenter.data.classes import Classes, default_colors
 from segmenter.model.segmenter import Segmenter
-from segmenter.published import catalogue, original
+from segmenter.published import catalogue, known_layouts, original
 from segmenter.published.catalogue import File, Published
 from segmenter.published.loading import load
 
@@ -53,7 +53,7 @@ def test_through_every_layout_and_back(model, tmp_path, command):
 
 
 def test_it_says_what_was_used_left_out_and_assumed(model, tmp_path, command):
-    original.save(model, tmp_path / "files")
+    original.write(model, tmp_path / "files")
     (tmp_path / "files" / "variant.yml").unlink()
     told = command("convert", tmp_path / "files" / "checkpoint.pth", "--out", tmp_path / "out")
     assert told.status == 0
@@ -82,6 +82,27 @@ def test_a_layout_without_the_decoder(model, tmp_path, command):
         "--layout segmenter or original or openmmlab\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_layout_that_there_is_not(model, tmp_path, command):
+    model.save(tmp_path / "model")
+    for name in ("openmlab", "smp"):  # the second is only read
+        told = command("convert", tmp_path / "model", "--out", tmp_path / "out", "--layout", name)
+        assert told.status == 2
+        names = "segmenter or original or openmmlab or huggingface"
+        assert told.err == f"segmenter: no model is written in a layout {name!r}; choose --layout {names}\n"
+        assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_layout_that_models_are_written_in(command):
+    told = command("convert", "--help")
+    assert all(name in told.out for name in known_layouts.written())
+
+
+def test_a_name_and_a_decoder_belong_to_one_layout():
+    found = [(layout.NAME, decoder) for layout in known_layouts.LAYOUTS for decoder in layout.WRITES]
+    assert len(set(found)) == len(found)
+    assert all((layout.write is None) is (not layout.WRITES) for layout in known_layouts.LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", ["original", "openmmlab"])
@@ -125,7 +146,7 @@ def test_a_model_by_its_name(model, tmp_path, command, monkeypatch, discs):
     assert "127.0.0.1:9 cannot be reached: " in told.err
     assert told.err.endswith(f"put variant.yml and checkpoint.pth into {folder} yourself\n")
 
-    original.save(model, tmp_path / "files")
+    original.write(model, tmp_path / "files")
     shutil.copytree(tmp_path / "files", folder, dirs_exist_ok=True)
     assert command("convert", "seg-x", "--out", tmp_path / "out").status == 0
     assert_same(load(tmp_path / "out"), model)

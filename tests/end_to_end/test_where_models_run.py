@@ -9,6 +9,7 @@ from PIL import Image
 
 import segmenter
 from segmenter import cli, demo
+from segmenter.cost import measuring
 from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.data.layouts import open_labels
 from segmenter.evaluation.evaluate import evaluate
@@ -141,9 +142,11 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("multiscale", [False, True])
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_half_precision_gives_nearly_the_same_labels(disc_run, photo, precision, dtype, multiscale):
-    full, half = segmenter.load(disc_run), segmenter.load(disc_run, precision=precision)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_nearly_the_same_labels(disc_run, photo, dtype, multiscale):
+    full, half = segmenter.load(disc_run), segmenter.load(disc_run, precision="bf16")
+    assert half.precision == torch.bfloat16
+    half.precision = dtype  # float16 would be refused on the CPU, where it is slow
     used = []
     half.encoder.vit.blocks[0].mlp.fc1.register_forward_hook(lambda module, given, out: used.append(out.dtype))
     exact, found = (segmenter.predict(model, photo, multiscale) for model in (full, half))
@@ -183,7 +186,8 @@ def test_depth_in_half_precision(tiny_recipe, photo):
     assert 0 < np.abs(found - exact).max() < 0.03 * np.abs(exact).max()
 
 
-def test_what_was_measured_in_half_precision_says_so(disc_run, command):
+def test_what_was_measured_in_half_precision_says_so(disc_run, command, monkeypatch):
+    monkeypatch.setitem(measuring.MATMUL_SIDES, "cpu", 64)  # without such instructions, seconds for a large one
     words = ("--only", "single", "--size", 64, 96, "--seconds", 0, "--json", "--precision", "bf16")
     found = json.loads(command("benchmark", disc_run, *words).out)
     assert [way["precision"] for way in found["ways"]] == ["bf16"]

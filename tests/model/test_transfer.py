@@ -1,9 +1,12 @@
 """Proves that a model starts from another one's weights where they fit, and takes over nothing by mistake."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from tiny_models import classes, noise, recipe, small_model, stir
 
+from segmenter import config
 from segmenter.data.classes import Classes
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
@@ -97,6 +100,40 @@ def test_another_decoder_is_new():
     assert kept == [name for name in first if name.startswith("decoder.")]
     for name, tensor in new.state_dict().items():
         assert torch.equal(tensor, first[name] if name in kept else old.state_dict()[name])
+
+
+def test_an_encoder_that_ends_before_the_model_s_is_refused():
+    # What reads the first blocks alone has no others, whatever encoder.depth says.
+    old = source(config.SetrUp(width=12, taps=(0, 1)), depth=4)
+    for decoder in ("linear", "dpt"):
+        new = other(decoder, depth=4)
+        first = snapshot(new)
+        with pytest.raises(UserError) as error:
+            transfer(old, new)
+        assert str(error.value) == (
+            "train.start: its decoder setr_naive reads the encoder up to block 1, which are all it has; "
+            f"{decoder} needs those up to 3: start from another model, or write encoder.depth: 2"
+        )
+        assert all(torch.equal(tensor, first[name]) for name, tensor in new.state_dict().items())
+    short = other("linear", depth=2)  # as the sentence says
+    assert all(name.startswith(("decoder.", "encoder.norm.")) for name in transfer(old, short))
+
+
+@pytest.mark.parametrize("decoder", ["linear", "setr_naive", "setr_mla", "dpt", "dpt_depth"])
+@pytest.mark.parametrize("changes", [{}, {"crop": (48, 80), "patch_size": 8}, {"depth": 3}])
+def test_the_source_stays_as_it_was(decoder, changes):
+    old = source("dpt", depth=4)
+    before, described, images = snapshot(old), old.describe().to_dict(), noise(1, 3, 64, 96)
+    answer = old(images)
+    new = other(decoder, **{"depth": 4} | changes)
+    with suppress(UserError):  # a refusal leaves it alone too
+        transfer(old, new)
+    with torch.no_grad():
+        for parameter in new.parameters():
+            parameter.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in old.state_dict().items())
+    assert old.describe().to_dict() == described
+    assert torch.equal(old(images), answer)
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,11 @@ KEYS = {
 layouts = pytest.mark.parametrize("layout", KEYS)
 
 
-def small(layout: str, **settings) -> Segmenter:
+def small(layout: str, depth: int = 4, **settings) -> Segmenter:
     recipe = config.Recipe(
         augment=config.Augment(crop=(64, 64)),
         encoder=config.Encoder(
-            "vit_tiny_patch16_384", depth=4, width=48, heads=3, mlp_ratio=None if layout == "openmmlab" else 3.0
+            "vit_tiny_patch16_384", depth=depth, width=48, heads=3, mlp_ratio=None if layout == "openmmlab" else 3.0
         ),
         decoder=config.Dpt(variant=layout, width=12, widths=(5, 6, 7, 8), **settings),
     )
@@ -94,7 +94,7 @@ def test_a_file(layout, readout, tmp_path):
     if readout == "project":
         assert set(KEYS[layout]) <= weights.keys()
     found, report = load_published(tmp_path / "published.pth")
-    assert report.layout == {"original": dpt_original, "smp": dpt_smp, "openmmlab": dpt_openmmlab}[layout].NAME
+    assert report.layout == {"original": dpt_original, "smp": dpt_smp, "openmmlab": dpt_openmmlab}[layout].TITLE
     assert not found.training
     assert found.recipe.decoder.variant == layout
     assert (found.encoder.depth, found.encoder.table_grid) == (4, (4, 4))
@@ -128,6 +128,39 @@ def test_heads_that_the_file_does_not_say(tmp_path):
         load_published(tmp_path / "weights.safetensors")
 
 
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+@torch.inference_mode()
+def test_what_lies_beside_the_original_s_weights(kind, tmp_path):
+    model = small("original", depth=6, readout="add", taps=(0, 1, 3, 5), auxiliary=0.0)
+    weights = {key: tensor.clone() for key, tensor in published(model, "original", tmp_path).items()}
+    path, images = tmp_path / "weights", torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+    def found(**beside):
+        if kind == "torch":
+            torch.save({"state_dict": weights} | beside, path)
+        else:
+            texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in beside.items()}
+            save_file(weights, path, texts)
+        return load_published(path)
+
+    loaded, report = found(num_heads=3, hooks=[0, 1, 3, 5], readout="add")
+    assert torch.equal(loaded(images), model(images))
+    assert not [text for text in report.assumed if "blocks" in text or "class token" in text or "heads" in text]
+    loaded, report = found(num_heads=3)
+    assert (loaded.decoder.taps, loaded.recipe.decoder.readout) == ((1, 2, 4, 5), "ignore")
+    assert "the class token is not read: the file has no projections for it, nor says `add`" in report.assumed
+    assert "the published blocks are read: the last of each quarter of the depth" in report.assumed
+    for beside, text in (
+        ({"readout": "sum"}, "readout beside the weights is 'sum'; write project or add or ignore"),
+        ({"hooks": [0, -1]}, r"hooks beside the weights is \[0, -1\]; write the blocks"),
+        ({"hooks": [0, 1, 2, 6]}, "the encoder has the blocks 0 to 5"),
+        ({"num_heads": 0}, "num_heads beside the weights is 0; write the attention heads"),
+        ({"readout": "project"}, r"8 of \d+ tensors are missing \(pretrained.act_postprocess1.0.project"),
+    ):
+        with pytest.raises(UserError, match=text):
+            found(**{"num_heads": 3} | beside)
+
+
 @layouts
 def test_every_key_is_accounted_for(layout, tmp_path):
     model = small(layout, auxiliary=0.0)
@@ -155,6 +188,10 @@ def test_openmmlab_s_missing_bias_of_the_patches_is_zero_and_said(tmp_path):
     found, report = load_published(tmp_path / "published.pth")
     assert not found.encoder.vit.patch_embed.proj.bias.any()
     assert any(key in text for text in report.assumed)
+    content = torch.load(tmp_path / "published.pth", weights_only=True)
+    content["meta"]["cfg"] = content["meta"]["cfg"].replace("num_heads=3", "num_heads=3, patch_bias=False")
+    torch.save(content, tmp_path / "published.pth")
+    assert not any(key in text for text in load_published(tmp_path / "published.pth")[1].assumed)
 
 
 def test_openmmlab_s_blocks_that_cannot_be(tmp_path):
@@ -190,7 +227,7 @@ def test_whose_folder_it_is(tmp_path):
     weights = {key: tensor.clone() for key, tensor in published(model, "smp", tmp_path).items()}
     save_file(weights, tmp_path / "model.safetensors", {"num_heads": "3"})
     for path in (tmp_path, tmp_path / "model.safetensors"):
-        assert load_with_report(path)[1].layout == dpt_smp.NAME
+        assert load_with_report(path)[1].layout == dpt_smp.TITLE
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config\.json is damaged \(it has no format\)"):
         segmenter.load(tmp_path)

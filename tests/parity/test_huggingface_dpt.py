@@ -100,7 +100,7 @@ def test_their_folder_read_here(kind, tmp_path):
 def test_their_loss(side, tmp_path):
     network = theirs("labels")
     network.save_pretrained(tmp_path)
-    model, _ = huggingface.model(read(tmp_path / "model.safetensors"), auxiliary=True)
+    model, _ = huggingface.read(read(tmp_path / "model.safetensors"), auxiliary=True)
     labels = torch.randint(0, 4, (1, side, side), generator=torch.Generator().manual_seed(0))
     labels[labels == 3] = 255
     outputs = model.outputs(model.forward_auxiliary(noise(side)), side, side)
@@ -116,17 +116,109 @@ def test_their_loss(side, tmp_path):
 @torch.inference_mode()
 def test_our_folder_read_there(kind, tmp_path):
     theirs(kind).save_pretrained(tmp_path / "theirs")
-    model, _ = huggingface.model(read(tmp_path / "theirs" / "model.safetensors"), auxiliary=True)
+    model, _ = huggingface.read(read(tmp_path / "theirs" / "model.safetensors"), auxiliary=True)
     (tmp_path / "ours").mkdir()
-    differences = huggingface.save(model, tmp_path / "ours")
+    differences = huggingface.write(model, tmp_path / "ours")
     assert len(differences) == (1 if kind.startswith("labels") else 2)
     network, told = KINDS[kind][0].from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(told.values())
     error = recorded.largest(model.pixel_logits(noise(64)), answer(network.eval(), noise(64)))
     recorded.note(f"transformers, {kind}", "saved here, 64 pixels", error, 1e-5)
-    back, _ = huggingface.model(read(tmp_path / "ours" / "model.safetensors"), auxiliary=True)
+    back, _ = huggingface.read(read(tmp_path / "ours" / "model.safetensors"), auxiliary=True)
     assert torch.equal(back(noise(80)), model(noise(80)))
     assert back.recipe == model.recipe
+
+
+# Norms and biases of the residual units, biases of queries, keys and values, auxiliary head.
+PARTS = (
+    (False, None, True, True),  # as DPTConfig() has them
+    (False, None, False, False),
+    (False, True, True, False),
+    (False, False, True, True),
+    (False, False, False, True),
+    (True, None, True, False),
+    (True, False, False, True),
+    (True, True, True, True),
+    (True, True, False, False),
+)
+
+
+@pytest.mark.parametrize(("norm", "bias", "qkv_bias", "auxiliary"), PARTS)
+@torch.inference_mode()
+def test_parts_that_a_network_has_or_has_not(norm, bias, qkv_bias, auxiliary, tmp_path):
+    flags = {"use_batch_norm_in_fusion_residual": norm, "use_bias_in_fusion_residual": bias, "qkv_bias": qkv_bias}
+    network = theirs("labels", **flags, use_auxiliary_head=auxiliary)
+    network.save_pretrained(tmp_path / "theirs")
+    model, _ = huggingface.read(read(tmp_path / "theirs" / "model.safetensors"), auxiliary=True)
+    error = recorded.largest(model.pixel_logits(noise(64)), answer(network, noise(64)))
+    recorded.note(f"transformers, {', '.join(map(str, flags.values()))}", "64 pixels", error, 1e-5)
+    assert (model.recipe.decoder.norm, model.recipe.decoder.bias) == (norm, not norm if bias is None else bias)
+
+    (tmp_path / "ours").mkdir()
+    huggingface.write(model, tmp_path / "ours")
+    there = (DPTConfig.from_pretrained(tmp_path / name) for name in ("theirs", "ours"))
+    stated, written = ({name: getattr(config, name) for name in (*flags, "use_auxiliary_head")} for config in there)
+    assert written == stated | {"use_bias_in_fusion_residual": model.recipe.decoder.bias}
+    before, after = (read(tmp_path / name / "model.safetensors").state for name in ("theirs", "ours"))
+    assert before.keys() == after.keys()
+    for key in before.keys() - {key for key in before if key.startswith(huggingface.LAYOUT.unused)}:
+        assert torch.equal(before[key], after[key]), key
+    model.save(tmp_path / "folder")
+    found, ours = segmenter.load(tmp_path / "folder"), model.state_dict()
+    assert found.recipe == model.recipe
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in found.state_dict().items())
+
+
+@pytest.mark.parametrize("setting", ["qkv_bias", "use_batch_norm_in_fusion_residual", "use_bias_in_fusion_residual"])
+def test_a_configuration_that_contradicts_the_weights(setting, tmp_path):
+    theirs("depth").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    wrong = setting == "use_batch_norm_in_fusion_residual"
+    path.write_text(json.dumps(content | {setting: wrong}))
+    there = f"model.safetensors has {'no ' if wrong else ''}such tensors"
+    with pytest.raises(UserError, match=f"{setting} is {wrong}; {there}: both files must be of one model"):
+        segmenter.load(tmp_path)
+
+
+def test_classes_in_the_order_of_their_numbers(tmp_path):
+    names = {number: f"class number {number}" for number in range(12)}
+    settings = KINDS["labels"][1] | SMALL | {"id2label": names, "label2id": {v: k for k, v in names.items()}}
+    DPTForSemanticSegmentation(DPTConfig(**settings)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    content["id2label"] = dict(sorted(content["id2label"].items()))  # "0", "1", "10", "11", "2" ...
+    path.write_text(json.dumps(content))
+    assert segmenter.load(tmp_path).classes.names == tuple(names.values())
+    del content["id2label"]["3"]
+    path.write_text(json.dumps(content))
+    assert "12 classes without names" in load_with_report(tmp_path)[1].assumed
+
+
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [(400, 400), ({"shortest_edge": 400}, 400), ({"height": 400, "width": 480}, 400),
+     ({"shortest_edge": 400, "longest_edge": 1333}, 400)],
+)  # fmt: skip
+def test_the_size_of_a_test_image(size, side, tmp_path):
+    theirs("depth").save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    assert segmenter.load(tmp_path).recipe.augment.short_side == side
+
+
+@pytest.mark.parametrize("size", [0, "384", {"height": 0, "width": 400}])
+def test_a_size_that_cannot_be(size, tmp_path):
+    theirs("depth").save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    with pytest.raises(UserError, match=r"preprocessor_config\.json: size is .*; (write the pixels|restore the file)"):
+        segmenter.load(tmp_path)
+
+
+def test_the_first_factors_of_a_hybrid_mean_nothing(tmp_path):
+    theirs("depth, hybrid").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reassemble_factors": [1, 1, 1, 0.5]}))  # as published
+    assert segmenter.load(tmp_path).decoder.stages == (0, 1)
 
 
 @torch.inference_mode()
@@ -145,7 +237,7 @@ def test_a_model_made_here_read_there(tmp_path):
         model.mean, model.std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
         folder = tmp_path / f"made-{layout}"
         folder.mkdir()
-        differences = huggingface.save(model, folder)
+        differences = huggingface.write(model, folder)
         assert any(": results differ" in text for text in differences) is not same
         network = DPTForSemanticSegmentation.from_pretrained(folder).eval()
         assert network.config.id2label == {0: "a", 1: "b"}
@@ -214,7 +306,7 @@ def test_the_original_s_file(kind, tmp_path):
     network = theirs(kind, layer_norm_eps=1e-6)
     checkpoint = Checkpoint(tmp_path / "dpt.pt", as_original(network.state_dict()), {"num_heads": 3})
     assert dpt_original.recognise(checkpoint.state)
-    model, report = dpt_original.model(checkpoint)
+    model, report = dpt_original.read(checkpoint)
     error = recorded.largest(model.pixel_logits(noise(64)), answer(network, noise(64)))
     recorded.note(f"transformers, {kind}", "under the original's names", error, 1e-4)
     assert "scratch.refinenet4.resConfUnit1.conv1.weight" in report.unused
@@ -263,7 +355,7 @@ def test_every_key_is_accounted_for(tmp_path):
     del checkpoint.state["dpt.encoder.layer.1.attention.attention.key.bias"]
     checkpoint.state["head.head.9.weight"] = torch.zeros(1)
     with pytest.raises(UserError, match=r"1 of \d+ tensors are missing .*,value\}\.bias\), and 3 are unknown"):
-        huggingface.model(checkpoint)
+        huggingface.read(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -283,5 +375,5 @@ def test_what_they_have_not_is_not_written(decoder, encoder, crop, text, tmp_pat
     )
     model = segmenter.model.segmenter.Segmenter(recipe, segmenter.data.classes.Classes(("a",), ((0, 0, 0),)))
     with pytest.raises(UserError, match=text):
-        huggingface.save(model, tmp_path)
+        huggingface.write(model, tmp_path)
     assert not list(tmp_path.iterdir())

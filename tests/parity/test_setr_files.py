@@ -77,8 +77,7 @@ def openmmlab_head(head: str, kernel: int, layers: int) -> dict[str, tuple[int, 
     return sizes | pair(f"{head}.conv_seg.", CLASSES, CHANNELS, 1, 1)
 
 
-def original_mla() -> dict[str, tuple[int, ...]]:
-    half = CHANNELS // 2
+def original_mla(half: int) -> dict[str, tuple[int, ...]]:
     sizes = pair("decode_head.cls.", CLASSES, 4 * half, 3, 3) | pair("decode_head.conv_seg.", CLASSES, 512, 1, 1)
     for level in range(4):
         neck, head = f"backbone.mla.mla_p{level + 2}", f"decode_head.mlahead.head{level + 2}"
@@ -92,8 +91,7 @@ def original_mla() -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def openmmlab_mla() -> dict[str, tuple[int, ...]]:
-    half = CHANNELS // 2
+def openmmlab_mla(half: int) -> dict[str, tuple[int, ...]]:
     sizes = pair("decode_head.conv_seg.", CLASSES, 4 * half, 1, 1)
     for level in range(4):
         neck, head = f"neck.mla.channel_proj.{level}.", f"decode_head.up_convs.{level}."
@@ -108,11 +106,11 @@ def openmmlab_mla() -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def state_of(layout: str, name: str) -> dict[str, Tensor]:
-    """Random weights under the names of a published file."""
+def state_of(layout: str, name: str, half: int = CHANNELS // 2) -> dict[str, Tensor]:
+    """Random weights under the names of a published file; the heads of MLA are half as wide as the rest, as published."""
     sizes = backbone(layout)
     if name == "setr_mla":
-        sizes |= original_mla() if layout == "original" else openmmlab_mla()
+        sizes |= original_mla(half) if layout == "original" else openmmlab_mla(half)
     else:
         kernel, layers = (1, 1) if name == "setr_naive" else (3, 4)
         head = original_head if layout == "original" else openmmlab_head
@@ -230,7 +228,7 @@ def taps_of(layout: str, name: str) -> list[int]:
 @torch.inference_mode()
 def test_a_published_file_computes_the_published_formula(layout, name, file):
     path = file(layout, name)
-    model = LAYOUTS[layout].model(read(path), auxiliary=True)[0].double()
+    model = LAYOUTS[layout].read(read(path), auxiliary=True)[0].double()
     w = {key: tensor.double() for key, tensor in state_of(layout, name).items()}
     images = torch.randn(2, 3, SIDE, SIDE).double()
     levels = model.encoder.intermediate(images, taps_of(layout, name))
@@ -245,6 +243,26 @@ def test_a_published_file_computes_the_published_formula(layout, name, file):
         pixels = F.interpolate(output.logits, output.geometry.extent, mode="bilinear")
         # In float64, but for the biases, which are taken off the means as the file's float32.
         torch.testing.assert_close(pixels, logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.inference_mode()
+def test_heads_of_mla_of_another_width(layout, tmp_path):
+    state = state_of(layout, "setr_mla", half=3)
+    model, _ = LAYOUTS[layout].read(read(write(tmp_path / "published.pth", state)), auxiliary=True)
+    assert (model.recipe.decoder.width, model.recipe.decoder.head_width) == (CHANNELS, 3)
+    model, images = model.double(), torch.randn(2, 3, SIDE, SIDE).double()
+    w = {key: tensor.double() for key, tensor in state.items()}
+    expected = mla_logits(layout, w, model.encoder.intermediate(images, taps_of(layout, "setr_mla")))
+    found = F.interpolate(model(images), (SIDE, SIDE), mode="bilinear")
+    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)
+    model.float().save(tmp_path / "ours")
+    assert segmenter.load(tmp_path / "ours").recipe.decoder.head_width == 3
+    if layout == "openmmlab":
+        setr_openmmlab.write(model, tmp_path / "back")
+        back = read(tmp_path / "back" / "model.pth")
+        assert "mla_channels=3" in back.about["meta"]["cfg"]
+        assert all(torch.equal(back.state[key], state[key]) for key in state if key != "backbone.cls_token")
 
 
 # ---- every key accounted for
@@ -313,12 +331,15 @@ def test_the_configuration_of_an_openmmlab_file_is_used(file):
     text = (
         "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='MultiScaleFlipAug', img_scale=(2049, 1025))]\n"
         "model = dict(backbone=dict(num_heads=3, out_indices=(0, 1, 2, 3)), decode_head=dict(in_index=3), "
-        "auxiliary_head=[dict(in_index=0), dict(in_index=1), dict(in_index=2)], "
+        "auxiliary_head=[dict(in_index=0, loss_decode=dict(loss_weight=0.3)), dict(in_index=1), dict(in_index=2)], "
         "test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(48, 48)))"
     )
     model, report = load_published(file("openmmlab", "setr_naive", text))
     assert model.recipe.decoder.taps == (0, 1, 2, 3)
+    assert model.recipe.decoder.auxiliary == 0.3
     assert model.encoder.vit.blocks[0].attn.num_heads == 3
+    # What a configuration leaves out is as mmsegmentation has it by default.
+    assert (model.recipe.encoder.norm_eps, model.recipe.encoder.position_resize) == (1e-5, "bicubic")
     assert len(model.encoder.vit.blocks) == 4  # the fifth is in the file, and nothing reads it
     assert all(key in report.unused for key in state_of("openmmlab", "setr_naive") if ".layers.4." in key)
     assert (model.recipe.augment.short_side, model.recipe.augment.max_ratio) == (1025, 2049 / 1025)
@@ -381,8 +402,8 @@ def test_round_trip_in_openmmlab_s_layout(layout, name, file, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_written_file_has_the_published_keys(name, file, tmp_path):
-    model, _ = setr_openmmlab.model(read(file("openmmlab", name)), auxiliary=True)
-    setr_openmmlab.save(model, tmp_path)
+    model, _ = setr_openmmlab.read(read(file("openmmlab", name)), auxiliary=True)
+    setr_openmmlab.write(model, tmp_path)
     state = torch.load(tmp_path / "model.pth", weights_only=True)["state_dict"]
     expected = state_of("openmmlab", name)
     assert state.keys() == expected.keys()
@@ -397,11 +418,11 @@ def test_a_model_trained_here_with_its_auxiliary_decoders_is_written(file, tmp_p
     recipe.decoder.variant = "original"
     model = Segmenter(recipe, segmenter.load(file("original", "setr_pup")).classes).eval()
     assert len(model.decoder.auxiliary) == 4
-    setr_openmmlab.save(model, tmp_path / "out")
+    setr_openmmlab.write(model, tmp_path / "out")
     checkpoint = read(tmp_path / "out" / "model.pth")
     assert any(key.startswith("auxiliary_head.3.") for key in checkpoint.state)
     without = Checkpoint(checkpoint.path, checkpoint.state, {"meta": {"cfg": checkpoint.about["meta"]["cfg"]}})
-    found, _ = setr_openmmlab.model(without, auxiliary=True)
+    found, _ = setr_openmmlab.read(without, auxiliary=True)
     images = torch.randn(2, 3, 48, 64)
     with torch.inference_mode():
         for one, other in zip(found.forward_auxiliary(images), model.forward_auxiliary(images), strict=True):

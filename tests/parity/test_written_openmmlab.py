@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("decoder", ["linear", "mask_transformer"])
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_384", "vit_base_patch8_224"])
 def test_round_trip(decoder, name, tmp_path):
     model = small_model(decoder, name)
-    openmmlab.save(model, tmp_path / "out")
+    openmmlab.write(model, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.pth"]
     assert_same(segmenter.load(tmp_path / "out"), model)
     assert_same(segmenter.load(tmp_path / "out" / "model.pth"), model)
@@ -34,7 +34,7 @@ def test_round_trip_of_what_the_layout_cannot_say(decoder, tmp_path):
     model.mean, model.std = (0.1, 0.2, 0.3), (0.4, 0.5, 1 / 3)
     model.recipe.inference.window = (64, 96)
     model.recipe.train.lr, model.recipe.data.map = 1e-5, ("7:255",)
-    openmmlab.save(model, tmp_path)
+    openmmlab.write(model, tmp_path)
     assert_same(segmenter.load(tmp_path), model)
 
 
@@ -42,7 +42,7 @@ def test_a_decoder_with_other_heads(tmp_path):
     settings = small_model().recipe
     settings.decoder.heads = 2
     model = Segmenter(settings, small_model().classes).eval()
-    openmmlab.save(model, tmp_path)
+    openmmlab.write(model, tmp_path)
     assert_same(segmenter.load(tmp_path), model)
 
 
@@ -50,7 +50,7 @@ def test_a_decoder_with_other_heads(tmp_path):
 @torch.inference_mode()
 def test_the_part_of_our_own_is_not_needed(decoder, tmp_path):
     model = small_model(decoder, position_resize="bicubic")
-    openmmlab.save(model, tmp_path)
+    openmmlab.write(model, tmp_path)
     content = torch.load(tmp_path / "model.pth", weights_only=True)
     del content["meta"]["vit_segmenter"]
     torch.save(content, tmp_path / "model.pth")
@@ -67,7 +67,7 @@ def test_the_part_of_our_own_is_not_needed(decoder, tmp_path):
 @BOTH
 def test_the_file_is_one_of_openmmlab_s(decoder, tmp_path):
     model = small_model(decoder)
-    differences = " | ".join(openmmlab.save(model, tmp_path))
+    differences = " | ".join(openmmlab.write(model, tmp_path))
     content = torch.load(tmp_path / "model.pth", weights_only=True)  # tensors and plain containers only
     assert content.keys() == {"meta", "state_dict"}
     meta, state = content["meta"], content["state_dict"]
@@ -90,7 +90,7 @@ def test_the_file_is_one_of_openmmlab_s(decoder, tmp_path):
 
 
 def test_a_damaged_part_of_our_own(tmp_path):
-    openmmlab.save(small_model(), tmp_path)
+    openmmlab.write(small_model(), tmp_path)
     content = torch.load(tmp_path / "model.pth", weights_only=True)
     content["meta"]["vit_segmenter"]["mean"] = [0.5]
     torch.save(content, tmp_path / "model.pth")
@@ -105,5 +105,5 @@ def test_what_the_layout_has_not_is_refused(name, tmp_path):
     with torch.device("meta"):
         model = segmenter.create(name, decoder="linear", classes=4, image_size=56)
     with pytest.raises(UserError, match=r"built otherwise than OpenMMLab's Segmenter: .*; save the model as a folder"):
-        openmmlab.save(model, tmp_path)
+        openmmlab.write(model, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -130,7 +130,7 @@ def part_of(model: Published) -> Path:
 def published(host, tmp_path, monkeypatch) -> Segmenter:
     """A model of the original's layout that is published as seg-tiny-mask-test."""
     model = small_model("mask_transformer", width=64, heads=1, norm_eps=1e-5)
-    original.save(model, tmp_path / "files")
+    original.write(model, tmp_path / "files")
     files = ("variant.yml", "checkpoint.pth")
     host.files = {name: (tmp_path / "files" / name).read_bytes() for name in files}
     monkeypatch.setattr(catalogue, "PUBLISHED", (row(host, *map(File, files), decoder="mask_transformer"),))

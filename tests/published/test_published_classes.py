@@ -16,7 +16,7 @@ def checkpoint(tmp_path):
 
     def write(count: int, data: str):
         model = small_model("linear", count, crop=(64, 64), norm_eps=1e-5)
-        original.save(model, tmp_path)
+        original.write(model, tmp_path)
         path = tmp_path / "variant.yml"
         content = yaml.load(path.read_text(), Loader=yaml.FullLoader)
         del content["vit_segmenter"]
@@ -45,3 +45,23 @@ def test_another_number_or_data_set_has_no_names(checkpoint, data, count):
     model, report = load_published(checkpoint(count, data) / original.CHECKPOINT)
     assert model.classes.names == tuple(f"class {i}" for i in range(count))
     assert f"{count} classes without names" in report.assumed
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("ade20k", "ade20k"), ("pascal_context", "pascal_context"), ("pascal_context_59", "pascal_context"),
+     ("cityscapes", "cityscapes"), ("camvid", None)],
+)  # fmt: skip
+def test_the_data_set_that_is_written_is_that_of_the_classes(name, data, tmp_path):
+    classes = named_classes(name)
+    model = small_model("linear", len(classes), crop=(64, 64), norm_eps=1e-5)
+    model.classes = classes
+    original.write(model, tmp_path)
+    path = tmp_path / "variant.yml"
+    content = yaml.load(path.read_text(), Loader=yaml.FullLoader)
+    assert content["dataset_kwargs"].get("dataset") == data
+    assert segmenter.load(tmp_path).classes == classes
+    del content["vit_segmenter"]  # what the original's own files have not
+    path.write_text(yaml.dump(content))
+    found = segmenter.load(tmp_path).classes
+    assert found == classes if data else found.names == tuple(f"class {i}" for i in range(len(classes)))

@@ -8,9 +8,17 @@ import torch.nn.functional as F
 from composition import CASES, LARGE, composed, smooth
 
 from segmenter import upsample
-from segmenter.upsample import Geometry, stream
+from segmenter.upsample import Geometry, pixel_losses, stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+EVERYTHING = 10**9
+
+
+@pytest.fixture(autouse=True, params=[0, EVERYTHING], ids=["blocks", "tiles"])
+def _way(request, monkeypatch):
+    """Both ways must give the same, whichever is the faster one; windows are always worked on by blocks."""
+    monkeypatch.setattr(pixel_losses, "FEW", request.param)
+    monkeypatch.setattr(pixel_losses, "NEAR", request.param)
 
 
 def labels_for(geometry: Geometry, images: int, classes: int, seed: int, ignore: int = 255) -> torch.Tensor:
@@ -105,12 +113,14 @@ def test_as_near_to_float64_as_float32_can_be():
 
 
 @pytest.mark.parametrize("size", [1, 3000])
-def test_how_much_is_done_at_once_changes_nothing(monkeypatch, size):
-    geometry = LARGE["windows, enlarged"]
+@pytest.mark.parametrize("name", ["windows, enlarged", "enlarged", "stride 16, cropped, mirrored"])
+def test_how_much_is_done_at_once_changes_nothing(monkeypatch, size, name):
+    geometry = LARGE[name]
     logits, labels = smooth((2 * geometry.window_count, 5, *geometry.grid)), labels_for(geometry, 2, 5, 0)
     losses = []
     for chunk in (stream.CHUNK, size):
         monkeypatch.setattr(stream, "CHUNK", chunk)
+        monkeypatch.setattr(pixel_losses, "SMALL", chunk)
         given = logits.clone().requires_grad_()
         losses.append(upsample.cross_entropy(given, labels, geometry, smoothing=0.1))
         losses[-1].backward()

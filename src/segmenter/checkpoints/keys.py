@@ -134,14 +134,6 @@ def depth(keys: Iterable[str], prefix: str) -> int:
     return 1 + max((int(number[0]) for number in found if number), default=-1)
 
 
-def stated_heads(checkpoint: Checkpoint) -> int | None:
-    """Attention heads of the encoder, where `num_heads` lies beside the weights."""
-    value = checkpoint.about.get("num_heads")
-    if isinstance(value, str) and value.isdigit():  # the metadata of a .safetensors file are texts
-        value = int(value)
-    return value if type(value) is int and value > 0 else None
-
-
 def axis(path: Path, state: Mapping[str, Tensor], key: str, dimension: int, axes: int) -> int:
     """Length of a tensor's axis.
 

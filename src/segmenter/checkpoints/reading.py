@@ -7,6 +7,7 @@ size it has, and against the numbers that are there, before memory is taken.
 import io
 import math
 import mmap
+import reprlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from segmenter.checkpoints.stored import Damaged, Storage, StoredArray, StoredTensor
+from segmenter.checkpoints.stored import Damaged, Storage, StoredArray, StoredTensor, from_array
 from segmenter.checkpoints.unpickling import ForbiddenName, Placeholder, Unpickler
 from segmenter.errors import UserError
 
@@ -195,7 +196,7 @@ def _read_npy(content: bytes) -> Tensor:
         raise Damaged(f"an array of {kind}")
     array = np.frombuffer(rest, np.dtype("<i2") if bfloat else kind)
     array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
-    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
+    tensor = from_array(array)
     return tensor.view(torch.bfloat16) if bfloat else tensor
 
 
@@ -242,11 +243,11 @@ def _torch_checkpoint(path: Path, content: object, unpickler: Unpickler) -> Chec
     for _ in range(2):
         wrapper = next((w for w in WRAPPERS if isinstance(content.get(w), dict)), None)
         if wrapper is not None:
-            about |= {str(key): value for key, value in content.items() if key != wrapper}
+            about |= {key: value for key, value in content.items() if isinstance(key, str) and key != wrapper}
             content = content[wrapper]
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
-    other = tuple(str(key)[:80] for key in content if key not in tensors)
-    amount = sum(t.count * t.dtype.itemsize for t in tensors.values() if isinstance(t, StoredTensor))
+    other = tuple(key[:80] if isinstance(key, str) else reprlib.repr(key) for key in content if key not in tensors)
+    amount = sum(_nbytes(value) for value in tensors.values())
     if amount > LARGEST_RATIO * path.stat().st_size + SLACK:
         raise Unreadable(path, f"claims {amount / 2**20:,.0f} MB of tensors, far more than it holds; it was not read")
     state = {key: _loaded(value) for key, value in tensors.items()}
@@ -257,8 +258,12 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, StoredTensor) or (isinstance(value, StoredArray) and value.value is not None)
 
 
+def _nbytes(value: StoredTensor | StoredArray) -> int:
+    return value.count * value.dtype.itemsize if isinstance(value, StoredTensor) else value.value.nbytes
+
+
 def _loaded(value: StoredTensor | StoredArray) -> Tensor:
-    return value.load() if isinstance(value, StoredTensor) else torch.tensor(value.value)
+    return value.load() if isinstance(value, StoredTensor) else from_array(value.value)
 
 
 def _checkpoint(path: Path, state: dict, about: Mapping | None = None, *rest) -> Checkpoint:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from segmenter.errors import shown
 
+MOST_AXES = 64  # of torch's and numpy's
+
 
 class Damaged(Exception):
     """The file contradicts itself."""
@@ -30,7 +32,7 @@ class Storage:
 
     def __init__(self, dtype: torch.dtype, count: int, read: Callable[[], bytes] | None = None):
         self.dtype, self.count, self.read = dtype, natural(count), read
-        self.tensors = 0
+        self.given = False
         self._numbers: Tensor | None = None
 
     def numbers(self) -> Tensor:
@@ -52,17 +54,16 @@ class StoredTensor:
         if not isinstance(storage, Storage):
             raise Damaged("a tensor without storage")
         self.storage, self.dtype = storage, dtype or storage.dtype
+        if not isinstance(self.dtype, torch.dtype) or not len(size) == len(stride) <= MOST_AXES:
+            raise Damaged(f"a tensor of {len(size)} sizes and {len(stride)} steps")
         self.offset, self.shape, self.stride = natural(offset), tuple(size), tuple(stride)
         self.count = math.prod(map(natural, self.shape))
         available = storage.count * storage.dtype.itemsize // self.dtype.itemsize
-        if len(self.shape) != len(self.stride) or not isinstance(self.dtype, torch.dtype):
-            raise Damaged(f"a tensor of shape {self.shape} with steps {self.stride}")
         steps = zip(self.shape, map(natural, self.stride), strict=True)
         last = self.offset + sum((side - 1) * step for side, step in steps)
         # The first condition also refuses views that repeat numbers: a file of a few bytes could be terabytes.
         if self.count > available or (self.count and last >= available):
             raise Damaged(f"a tensor of shape {self.shape} in a storage of {available} numbers")
-        storage.tensors += 1
 
     def load(self) -> Tensor:
         """The tensor, in memory that no other tensor of the file has."""
@@ -70,7 +71,10 @@ class StoredTensor:
         if numbers.dtype != self.dtype:
             numbers = numbers.view(self.dtype)
         tensor = torch.as_strided(numbers, self.shape, self.stride, self.offset)
-        return tensor.clone() if self.storage.tensors > 1 else tensor
+        if self.storage.given or self.count < numbers.numel():  # the second would keep the rest in memory
+            return tensor.clone()
+        self.storage.given = True
+        return tensor
 
 
 class StoredArray:
@@ -78,15 +82,20 @@ class StoredArray:
 
     value: np.ndarray | None = None
 
+    def set_state(self, state: tuple) -> None:
+        _, shape, kind, fortran, content = state
+        found = kind.read(content, shape[::-1] if fortran else shape)
+        self.value = found.T if fortran and found is not None else found
+
 
 class NumpyType:
     """A numpy dtype; `code` is None where it is none of numbers."""
 
     def __init__(self, code: object, *_: object):
-        text = str(code)
+        text = code if isinstance(code, str) else ""
         self.code = text if text[:1] in "biufc" and text[1:].isdigit() else None
 
-    def set_order(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
         if self.code and order in ("<", ">"):
             self.code = order + self.code
@@ -96,6 +105,11 @@ class NumpyType:
         if self.code is None or not isinstance(content, bytes):
             return None
         kind = np.dtype(self.code)
-        if len(content) != kind.itemsize * math.prod(map(natural, shape)):
-            raise Damaged(f"{len(content)} bytes for an array of shape {shape}")
+        if len(shape) > MOST_AXES or len(content) != kind.itemsize * math.prod(map(natural, shape)):
+            raise Damaged(f"{len(content)} bytes for an array of {len(shape)} axes")
         return np.frombuffer(content, kind).reshape(shape)
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """A copy of an array of either byte order."""
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from segmenter.config import Inference
 from segmenter.cost.benchmark_report import Report
@@ -23,6 +22,7 @@ from segmenter.inference.passes import many_passes, one_pass, scaled
 from segmenter.inference.tasks import TASKS
 from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
 from segmenter.ranges import Drawn, Images, Seconds, checked
 
 DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
@@ -150,7 +150,7 @@ def benchmark(
         else:
             draw(size, photo)
         found = []
-        for name, make in (bar := tqdm(ways.items(), "benchmark", leave=False)):
+        for name, make in (bar := Progress(ways.items(), "benchmark", leave=False)):
             bar.set_postfix_str(name)
             found.append(measure(name, make(model, photo, batch), device, seconds))
     dtypes = dict.fromkeys([torch.float32, *(one.way.dtype for one in found)])

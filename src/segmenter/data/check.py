@@ -144,10 +144,11 @@ def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen])
     """Masks that can be read but teach nothing, are none, or were stored with loss."""
     findings = []
     for kind in (PHOTO, SPOILT):
-        alike = [(sample.target_path, result) for sample, result in zip(samples, seen, strict=True) if result.like == kind]
+        alike = [(sample, result) for sample, result in zip(samples, seen, strict=True) if result.like == kind]
         if alike:
             severity = "error" if any(result.unknown for _, result in alike) else "warning"
-            findings.append(Finding(severity, f"{split}: {told(kind, [path for path, _ in alike], len(samples))}"))
+            masks = [sample.target_path for sample, _ in alike]
+            findings.append(Finding(severity, f"{split}: {told(kind, masks, len(samples))}"))
     pairs = zip(samples, seen, strict=True)
     empty = [sample.name for sample, result in pairs if result.counts is not None and not result.counts.any()]
     if empty:

@@ -8,7 +8,7 @@ from pathlib import Path
 from segmenter.data.colors import default_colors
 from segmenter.documents import BadDocument
 from segmenter.documents import read_yaml as document
-from segmenter.errors import UserError, cleaned, shown
+from segmenter.errors import UserError, brief, shown
 
 Color = tuple[int, int, int]
 LONGEST_NAME = 100  # characters; names stand in tables and legends
@@ -115,4 +115,4 @@ def refuse_unknown(entry: dict, known: Sequence[str], where: str):
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean `{close[0]}`?" if close else f"the keys are {', '.join(known)}"
-            raise UserError(f"{where} has the unknown key `{cleaned(str(key), 60)}`; {hint}")
+            raise UserError(f"{where} has the unknown key `{brief(key)}`; {hint}")

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from segmenter.data.pairs import first
 from segmenter.data.samples import DataSet, FileSample, Sample
 from segmenter.errors import UserError, cleaned
+from segmenter.progress import Progress
 
 LISTED = 10  # findings of one kind that are written out
 GENERATED = 30  # generated samples looked at in a split: drawing takes time, and none of them can be broken
@@ -65,7 +64,7 @@ def look_at(dataset: DataSet, look: Callable[[Sample], Any]) -> Iterator[tuple[s
         split: [sample for i, sample in enumerate(samples) if isinstance(sample, FileSample) or i < GENERATED]
         for split, samples in dataset.splits.items()
     }
-    bar = tqdm(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
+    bar = Progress(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for split, samples in splits.items():
             seen = []

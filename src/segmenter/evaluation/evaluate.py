@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from segmenter import config
 from segmenter.config import Alignment
@@ -25,7 +24,8 @@ from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import asked, at_scales, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
-from segmenter.ranges import Processes, checked
+from segmenter.progress import Progress
+from segmenter.ranges import Processes, checked, refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def totals(
     counts = task.counts_at_scales if multiscale else task.counts
     pin = next(model.parameters()).device.type == "cuda"
     with evaluating(model), loaded(_Decoded(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
-        stream = tqdm(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+        stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
         return sum(counts(model, stream, settings, alignment), task.nothing(model))
 
 
@@ -120,6 +120,7 @@ def evaluate(
         UserError: the data cannot be opened, has no such split or other classes than the model; there are no samples,
             or one of them cannot be read or has no mask; or a setting is not for what the model does.
     """
+    refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, images of the training would be in the test split of a folder that has none.

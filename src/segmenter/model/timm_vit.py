@@ -32,10 +32,12 @@ def create_vit(settings: config.Encoder) -> nn.Module:
     shape = {key: value for key, value in shape.items() if value is not None}
     if any(value < 1 for value in shape.values()):
         raise UserError(f"encoder: {shape} cannot be; every size must be 1 or more")
+    if settings.qkv_bias is not None:
+        shape["qkv_bias"] = settings.qkv_bias
     if settings.pretrained == "hub" and shape.keys() - {"patch_size"}:
         raise UserError(
-            "encoder.depth, width, heads and mlp_ratio go with random weights only, or with a file's that has them; "
-            "leave encoder.pretrained empty"
+            "encoder.depth, width, heads, mlp_ratio and qkv_bias go with random weights only, or with a file's that "
+            "has them; leave encoder.pretrained empty"
         )
     options = {"num_classes": 0, "drop_path_rate": settings.drop_path, "pos_drop_rate": settings.dropout}
     options |= {"proj_drop_rate": settings.dropout, "attn_drop_rate": settings.dropout}

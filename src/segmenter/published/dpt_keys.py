@@ -5,7 +5,9 @@ read off the weights. The final norm of the encoder and the coarsest level's uni
 nothing uses, lie in most files: they are known and left out.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -27,6 +29,7 @@ from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE
 HYBRID = "vit_base_r50_s16_384"
 HYBRID_SHAPE = Shape(16, 768, 12, 12)
 NORMALIZATION = ((0.5,) * 3, (0.5,) * 3)  # mean and std of red, green and blue on the scale 0 to 1
+READOUTS = ("project", "add", "ignore")
 DEPTH_SIDE, LABEL_SIDE = 384, 480  # pixels of the short side of a test image, as published
 
 
@@ -41,13 +44,13 @@ def modules(templates: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class Layout(NamedTuple):
-    """A published layout: its names, and what its files do not say."""
+class Names(NamedTuple):
+    """A published layout's names, and what its files do not say."""
 
     title: str
     """For sentences."""
-    details: str
-    """`decoder.variant`."""
+    variant: str
+    """Of the decoder."""
     encoder: Callable[[str], str]
     """timm's name of a tensor of the encoder to theirs."""
     blocks: str
@@ -87,10 +90,39 @@ class Settings(NamedTuple):
     """Our own description of the whole model, from files that were written here."""
 
 
+def stated(checkpoint: Checkpoint) -> Settings:
+    """What lies beside weights that come without a configuration: `num_heads`, `hooks`, `readout`.
+
+    The names are the original DPT's. In the metadata of a .safetensors file the values are texts.
+
+    Raises:
+        UserError: a value cannot be.
+    """
+
+    def value(name: str, wanted: str, fitting: Callable[[object], bool]):
+        found = checkpoint.about.get(name)
+        if isinstance(found, str):
+            with suppress(ValueError, RecursionError):
+                found = json.loads(found)
+        if found is not None and not fitting(found):
+            raise UserError(f"{checkpoint.path}: {name} beside the weights is {found!r}; write {wanted}")
+        return found
+
+    def naturals(found: object) -> bool:
+        return isinstance(found, list | tuple) and all(type(block) is int and block >= 0 for block in found)
+
+    hooks = value("hooks", "the blocks that are read, as 2, 5, 8, 11 in brackets", naturals)
+    return Settings(
+        heads=value("num_heads", "the attention heads, 1 or more", lambda found: type(found) is int and found > 0),
+        taps=None if hooks is None else tuple(hooks),
+        readout=value("readout", " or ".join(READOUTS), lambda found: found in READOUTS),
+    )
+
+
 class Weights:
     """Sizes of the network, read off its weights; 1 where the tensor that has them is missing."""
 
-    def __init__(self, checkpoint: Checkpoint, layout: Layout):
+    def __init__(self, checkpoint: Checkpoint, layout: Names):
         self._checkpoint, self._layout = checkpoint, layout
         self.labels = layout.key("decoder.head.1.running_mean") in checkpoint.state
         self.auxiliary = layout.key("decoder.auxiliary.0.4.weight") in checkpoint.state if self.labels else False
@@ -107,6 +139,10 @@ class Weights:
         self.widths = tuple(self.size(f"decoder.narrow.{level}.weight", 1, 4) for level in range(len(SCALES)))
         self.project = self.has(f"decoder.reassemble.{len(SCALES) - 1}.readout.weight")
         self.classes = self.size("decoder.head.4.bias", 0, 1)
+        units = [f"decoder.fusion.{level}.unit" for level in range(len(SCALES))]
+        self.norm = any(self.has(f"{unit}.norm{n}.weight") for unit in units for n in (1, 2))
+        self.bias = any(self.has(f"{unit}.conv{n}.bias") for unit in units for n in (1, 2))
+        self.qkv_bias = any(self.has(f"encoder.vit.blocks.{index}.attn.qkv.bias") for index in range(self.depth))
 
     def has(self, ours: str) -> bool:
         """Whether the file has the tensor that we call so."""
@@ -119,7 +155,7 @@ class Weights:
 
 
 def model(
-    checkpoint: Checkpoint, layout: Layout, settings: Settings, auxiliary: bool = False
+    checkpoint: Checkpoint, layout: Names, settings: Settings, auxiliary: bool = False
 ) -> tuple[Segmenter, Report]:
     """The network of a file, in evaluation mode, and what was made of the file.
 
@@ -152,12 +188,12 @@ def model(
     return network.eval(), report
 
 
-def sources(network: Segmenter, layout: Layout) -> dict[str, Source]:
+def sources(network: Segmenter, layout: Names) -> dict[str, Source]:
     """Our names of a network's tensors to theirs."""
     return {ours: Source(layout.key(ours)) for ours in network.state_dict()}
 
 
-def _recipe(path: Path, layout: Layout, settings: Settings, found: Weights, report: Report) -> config.Recipe:
+def _recipe(path: Path, layout: Names, settings: Settings, found: Weights, report: Report) -> config.Recipe:
     heads = settings.heads or _assumed_heads(found.width, report)
     if found.width % heads:
         raise UserError(f"{path}: {heads} attention heads do not divide the encoder's {found.width} features")
@@ -172,10 +208,10 @@ def _recipe(path: Path, layout: Layout, settings: Settings, found: Weights, repo
     if readout is None:
         readout = "project" if found.project else "ignore"
         if not found.project:
-            report.assumed.append("the class token is not read: the file has no projections for it")
+            report.assumed.append("the class token is not read: the file has no projections for it, nor says `add`")
     encoder = _encoder(settings, found, heads)
-    same = {"variant": layout.details, "width": found.fusion, "widths": found.widths, "taps": taps or ()}
-    same["readout"] = readout
+    same = {"variant": layout.variant, "width": found.fusion, "widths": found.widths, "taps": taps or ()}
+    same |= {"readout": readout, "norm": found.norm, "bias": found.bias}
     return config.Recipe(
         augment=config.Augment(short_side=short_side, crop=size),
         encoder=replace(encoder, norm_eps=settings.norm_eps or layout.norm_eps, position_resize=layout.position_resize),
@@ -198,7 +234,8 @@ def _encoder(settings: Settings, found: Weights, heads: int) -> config.Encoder:
         fields = {"width": found.width, "heads": heads, "depth": found.depth}
         changes = {field: value for field, value in fields.items() if known[field] != value}
     ratio = found.hidden / found.width
-    return config.Encoder(name=name, mlp_ratio=None if ratio == 4 else ratio, **changes)
+    changes |= {"mlp_ratio": None if ratio == 4 else ratio, "qkv_bias": None if found.qkv_bias else False}
+    return config.Encoder(name=name, **changes)
 
 
 def _assumed_heads(width: int, report: Report) -> int:
@@ -207,7 +244,7 @@ def _assumed_heads(width: int, report: Report) -> int:
     return heads
 
 
-def _assumed_size(path: Path, layout: Layout, found: Weights, report: Report) -> tuple[int, int]:
+def _assumed_size(path: Path, layout: Names, found: Weights, report: Report) -> tuple[int, int]:
     if found.grid is None:
         raise UserError(f"{path}: the positions in {layout.encoder('pos_embed')} form no square; take a published file")
     side = found.grid[0] * found.patch

@@ -21,7 +21,9 @@ from segmenter.published import dpt_keys, openmmlab_file
 from segmenter.published.openmmlab_config import Configuration
 from segmenter.published.openmmlab_file import Defaults
 
-NAME = "OpenMMLab's DPT"
+NAME, TITLE = "openmmlab", "OpenMMLab's DPT"
+WRITES = ()
+write = None
 REASSEMBLE, FUSION = "decode_head.reassemble_blocks.", "decode_head.fusion_blocks.{order}."
 MODULES = dpt_keys.modules(
     {
@@ -60,13 +62,13 @@ def recognise(names: Collection[str]) -> bool:
     )
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file. It has no auxiliary one.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+    """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
-    state, report, about = checkpoint.state, Report(NAME), Configuration(checkpoint.about.get("meta"))
+    state, report, about = checkpoint.state, Report(TITLE), Configuration(checkpoint.about.get("meta"))
     depth = keys.depth(state, "backbone.layers.")
     readout = about.find("model.decode_head.readout_type")
     if readout not in ("project", "add", "ignore"):

@@ -2,25 +2,26 @@
 
 Source: the published files of DPT, arXiv 2103.13413, for ADE20K, MiDaS, KITTI and NYU, large and hybrid. Constants:
 layer norms of eps 1e-6, positions resampled bilinearly, readout by projection, enlargements with aligned corners. The
-files say nothing beside the weights: `num_heads` may be put beside them. What metres KITTI's and NYU's depth are in,
-the published commands say: docs/published-weights.md.
+files say nothing beside the weights: `num_heads`, `hooks` and `readout`, which are arguments there, may be put beside
+them. What metres KITTI's and NYU's depth are in, the published commands say: docs/published-weights.md.
 """
 
 from collections.abc import Collection
 
-from segmenter.checkpoints import keys
 from segmenter.checkpoints.keys import Report
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import dpt_keys
-from segmenter.published.dpt_keys import Layout, Settings
+from segmenter.published.dpt_keys import Names
 
-NAME = "the original DPT"
+NAME, TITLE = "original", "the original DPT"
+WRITES = ()
+write = None
 PAPER_WEIGHT = 0.2  # of the auxiliary loss
 
-LAYOUT = Layout(
-    title=NAME,
-    details="original",
+LAYOUT = Names(
+    title=TITLE,
+    variant="original",
     encoder=lambda name: f"pretrained.model.{name}",
     blocks="pretrained.model.blocks.",
     modules=dpt_keys.modules(
@@ -51,11 +52,14 @@ def recognise(names: Collection[str]) -> bool:
     )
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
-    settings = Settings(heads=keys.stated_heads(checkpoint), auxiliary=PAPER_WEIGHT)
+    hybrid = dpt_keys.Weights(checkpoint, LAYOUT).hybrid
+    settings = dpt_keys.stated(checkpoint)._replace(auxiliary=PAPER_WEIGHT)
+    if hybrid and settings.taps:
+        settings = settings._replace(taps=settings.taps[-2:])  # the first two are stages of the ResNet
     return dpt_keys.model(checkpoint, LAYOUT, settings, auxiliary)

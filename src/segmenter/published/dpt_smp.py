@@ -16,15 +16,17 @@ from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.timm_models import timm
 from segmenter.published import dpt_keys
-from segmenter.published.dpt_keys import Layout, Settings
+from segmenter.published.dpt_keys import Names, Settings
 
-NAME = "segmentation_models.pytorch's DPT"
+NAME, TITLE = "smp", "segmentation_models.pytorch's DPT"
+WRITES = ()
+write = None
 READOUTS = {"cat": "project", "add": "add", "ignore": "ignore"}
 FUSION = "decoder.fusion_blocks.{order}.residual_conv_block"
 
-LAYOUT = Layout(
-    title=NAME,
-    details="smp",
+LAYOUT = Names(
+    title=TITLE,
+    variant="smp",
     encoder=lambda name: f"encoder.model.{name}",
     blocks="encoder.model.blocks.",
     modules=dpt_keys.modules(
@@ -55,8 +57,8 @@ def recognise(names: Collection[str]) -> bool:
     )
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file. It has no auxiliary one.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+    """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other or config.json, values are not finite.
@@ -64,20 +66,20 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
     about = JsonSettings(checkpoint.path.parent / CONFIG)
     about.refuse_unless("decoder_readout", *READOUTS)
     settings = Settings(
-        heads=keys.stated_heads(checkpoint),
+        heads=dpt_keys.stated(checkpoint).heads,
         taps=about.naturals("encoder_output_indices"),
         readout=READOUTS.get(about.get("decoder_readout", str)),
     )
     name = about.get("encoder_name", str, "").removeprefix("tu-")
     if timm.is_model(name):
         settings = _of_encoder(settings, name)
-    return dpt_keys.model(checkpoint, LAYOUT, settings, auxiliary)
+    return dpt_keys.model(checkpoint, LAYOUT, settings)
 
 
 def _of_encoder(settings: Settings, name: str) -> Settings:
     """What timm says of the encoder."""
     if not timm.models.is_model_in_modules(name, ["vision_transformer", "deit"]):
-        raise UserError(f"the encoder {name} of {NAME} is none with absolute positions, and cannot be loaded")
+        raise UserError(f"the encoder {name} of {TITLE} is none with absolute positions, and cannot be loaded")
     with keys.on_meta():
         vit = timm.create_model(name, num_classes=0)
     normalization = tuple(tuple(vit.pretrained_cfg[part]) for part in ("mean", "std"))

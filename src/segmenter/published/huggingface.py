@@ -24,10 +24,11 @@ from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import dpt_keys, huggingface_config
-from segmenter.published.dpt_keys import Layout
+from segmenter.published.dpt_keys import Names
 from segmenter.published.huggingface_config import PROCESSOR
 
-NAME = "Hugging Face's DPT"
+NAME, TITLE = "huggingface", "Hugging Face's DPT"
+WRITES = ("dpt", "dpt_depth")
 WEIGHTS = "model.safetensors"
 NORM_EPS = 1e-12
 PARTS = ("query", "key", "value")
@@ -74,9 +75,9 @@ def _encoder(name: str, stem: Mapping[str, str]) -> str:
     return f"dpt.embeddings.{name.replace('.blocks.', '.layers.')}"
 
 
-LAYOUT = Layout(
-    title=NAME,
-    details="huggingface",
+LAYOUT = Names(
+    title=TITLE,
+    variant="huggingface",
     encoder=partial(_encoder, stem=STEM),
     blocks=BLOCKS,
     modules=dpt_keys.modules(
@@ -106,7 +107,7 @@ def recognise(names: Collection[str]) -> bool:
     return any(name.startswith("dpt.") for name in names) and any(name.startswith("neck.") for name in names)
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
@@ -114,8 +115,9 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
             the network has parts that are not known here.
     """
     hybrid = any(name.startswith("dpt.embeddings.backbone.") for name in checkpoint.state)
-    settings = huggingface_config.read(checkpoint.path.parent, hybrid)
-    return dpt_keys.model(_joined(checkpoint), HYBRID_LAYOUT if hybrid else LAYOUT, settings, auxiliary)
+    checkpoint, layout = _joined(checkpoint), HYBRID_LAYOUT if hybrid else LAYOUT
+    settings = huggingface_config.read(checkpoint.path, dpt_keys.Weights(checkpoint, layout))
+    return dpt_keys.model(checkpoint, layout, settings, auxiliary)
 
 
 def _joined(checkpoint: Checkpoint) -> Checkpoint:
@@ -133,7 +135,7 @@ def _joined(checkpoint: Checkpoint) -> Checkpoint:
 # ---- writing
 
 
-def save(network: Segmenter, folder: str | Path) -> list[str]:
+def write(network: Segmenter, folder: str | Path) -> list[str]:
     """Writes model.safetensors, config.json and preprocessor_config.json; returns what transformers does otherwise.
 
     Read back here they give the same model bit for bit, as a part of our own says what the layout cannot.
@@ -151,27 +153,28 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     state |= {key.replace(used, UNUSED_UNIT): tensor.clone() for key, tensor in state.items() if key.startswith(used)}
     texts = {CONFIG: huggingface_config.config(network), PROCESSOR: huggingface_config.processor(network)}
 
-    def write(path: Path) -> None:
+    def write_all(path: Path) -> None:
         save_file(state, path, {"format": "pt"})
         for name, content in texts.items():
             atomic.write_text(folder / name, json.dumps(content, indent=2) + "\n")
 
-    atomic.write(folder / WEIGHTS, write)
+    atomic.write(folder / WEIGHTS, write_all)
     return _differences(network)
 
 
 def _refuse_unwritable(network: Segmenter) -> None:
     recipe, encoder = network.recipe, network.encoder
     if recipe.decoder.name not in ("dpt", "dpt_depth"):
-        raise UserError(f"the decoder is {recipe.decoder.name}; {NAME} is written from dpt and dpt_depth")
-    blocks = (f"blocks.{index}.{name}" for index in range(len(encoder.vit.blocks)) for name in keys.BLOCK)
+        raise UserError(f"the decoder is {recipe.decoder.name}; {TITLE} is written from dpt and dpt_depth")
+    parts = [name for name in keys.BLOCK if name != "attn.qkv.bias" or encoder.vit.blocks[0].attn.qkv.bias is not None]
+    blocks = (f"blocks.{index}.{name}" for index in range(len(encoder.vit.blocks)) for name in parts)
     known = {f"encoder.vit.{name}" for name in (*STEM, *blocks)}
     ours = {name for name in network.state_dict() if name.startswith("encoder.") and ".backbone." not in name}
     other = sorted(known ^ ours)
     depths = tuple(len(stage.blocks) for stage in encoder.vit.patch_embed.backbone.stages) if encoder.stages else RESNET
     if other or encoder.prefix != 1 or depths != RESNET:
         raise UserError(
-            f"{recipe.encoder.name} is built otherwise than the encoders of {NAME}"
+            f"{recipe.encoder.name} is built otherwise than the encoders of {TITLE}"
             f"{f': {keys.few(other)}' if other else ''}; save the model as a folder of our own"
         )
     if encoder.table_grid[0] != encoder.table_grid[1]:

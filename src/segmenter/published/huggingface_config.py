@@ -9,29 +9,31 @@ from segmenter.checkpoints.json_settings import CONFIG, JsonSettings, is_number
 from segmenter.errors import UserError
 from segmenter.model.decoders.dpt import SCALES
 from segmenter.model.segmenter import Segmenter
-from segmenter.published.dpt_keys import Settings
+from segmenter.published.dpt_keys import Settings, Weights
 
 PROCESSOR = "preprocessor_config.json"
 OURS = "vit_segmenter"  # our own part of config.json, which transformers passes over
 
 
-def read(folder: Path, hybrid: bool) -> Settings:
-    """What the files in a folder say of a network; `hybrid`: it has a ResNet before its blocks.
+def read(path: Path, found: Weights) -> Settings:
+    """What the files beside the weights at `path` say of the network.
 
     Raises:
-        UserError: a file is damaged, or describes a network with parts that are not known here.
+        UserError: a file is damaged, contradicts the weights, or describes a network with parts that are not known
+            here.
     """
-    about, processor = JsonSettings(folder / CONFIG), JsonSettings(folder / PROCESSOR)
-    _refuse_other_networks(about, hybrid)
-    names, taps = about.get("id2label", dict), about.naturals("backbone_out_indices")
+    about, processor = JsonSettings(path.parent / CONFIG), JsonSettings(path.parent / PROCESSOR)
+    _refuse_other_networks(about, found.hybrid)
+    _refuse_contradictions(about, path, found)
+    taps = about.naturals("backbone_out_indices")
     return Settings(
         heads=about.get("num_attention_heads", int),
-        taps=taps[-2:] if hybrid and taps else taps,  # the ResNet gives the first two levels
+        taps=taps[-2:] if found.hybrid and taps else taps,  # the ResNet gives the first two levels
         readout=about.get("readout_type", str),
         image_size=_size(about),
         short_side=_short_side(processor),
         norm_eps=about.get("layer_norm_eps", float),
-        names=None if names is None else tuple(map(str, names.values())),
+        names=_names(about),
         normalization=_normalization(processor),
         auxiliary=about.get("auxiliary_loss_weight", float, 0.4),
         ours=about.get(OURS, dict),
@@ -44,9 +46,32 @@ def _refuse_other_networks(about: JsonSettings, hybrid: bool) -> None:
         about.refuse_unless("backbone_config")
     about.refuse_unless("hidden_act", "gelu")
     about.refuse_unless("readout_type", "project", "add", "ignore")
-    about.refuse_unless("reassemble_factors", list(SCALES))
     about.refuse_unless("head_in_index", -1)
     about.refuse_unless("add_projection", False)
+    first = 2 if hybrid else 0  # of a hybrid, the ResNet gives the first two levels as they are
+    if (about.get("reassemble_factors", list) or [*SCALES])[first:] != [*SCALES[first:]]:
+        raise about.wrong("reassemble_factors", f"what can be loaded has {[*SCALES]}")
+
+
+def _refuse_contradictions(about: JsonSettings, path: Path, found: Weights) -> None:
+    """Does nothing if the keys have those norms and biases that are stated; where nothing is, the keys decide."""
+    known = {
+        "qkv_bias": found.qkv_bias,
+        "use_batch_norm_in_fusion_residual": found.norm,
+        "use_bias_in_fusion_residual": found.bias,
+    }
+    for setting, there in known.items():
+        if about.get(setting, bool, there) is not there:
+            raise about.wrong(
+                setting, f"{path.name} has {'' if there else 'no '}such tensors: both files must be of one model"
+            )
+
+
+def _names(about: JsonSettings) -> tuple[str, ...] | None:
+    """Names of the classes by their numbers; None where some have none."""
+    names = about.get("id2label", dict, {})  # keys of JSON are texts, which transformers sorts as such: 0, 1, 10, 2
+    numbers = [str(number) for number in range(len(names))]
+    return tuple(str(names[number]) for number in numbers) if numbers and set(numbers) == names.keys() else None
 
 
 def _size(about: JsonSettings) -> tuple[int, int] | None:
@@ -59,8 +84,13 @@ def _size(about: JsonSettings) -> tuple[int, int] | None:
 
 
 def _short_side(processor: JsonSettings) -> int | None:
-    sizes = processor.get("size", dict, {})
-    sides = [side for side in sizes.values() if type(side) is int and side > 0]
+    """Pixels of the short side of a test image: `size` itself, as in early files, or what it holds."""
+    size = processor.get("size", int | dict)
+    sizes = size if isinstance(size, dict) else {"shortest_edge": size}
+    sides = [sizes.get(name) for name in ("shortest_edge", "height", "width")]
+    sides = [side for side in sides if side is not None]
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise processor.wrong("size", "write the pixels of the short side")
     return min(sides, default=None)
 
 
@@ -85,6 +115,7 @@ def config(network: Segmenter) -> dict[str, object]:
         "num_hidden_layers": len(encoder.vit.blocks),
         "num_attention_heads": block.attn.num_heads,
         "intermediate_size": block.mlp.fc1.out_features,
+        "qkv_bias": block.attn.qkv.bias is not None,
         "layer_norm_eps": block.norm1.eps,
         "image_size": encoder.table_grid[0] * encoder.patch_size,
         "patch_size": encoder.patch_size,

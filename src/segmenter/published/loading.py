@@ -5,40 +5,19 @@ executed.
 """
 
 import logging
+import os
 from pathlib import Path
 
-from segmenter.checkpoints import encoders, keys
+from segmenter.checkpoints import encoders
 from segmenter.checkpoints.keys import Report, few
 from segmenter.checkpoints.reading import SUFFIXES, read
 from segmenter.documents import read_json
 from segmenter.errors import UserError
-from segmenter.model import folder as folders
 from segmenter.model.devices import device_of, precision_of
 from segmenter.model.segmenter import Segmenter
-from segmenter.published import (
-    cache,
-    catalogue,
-    dpt_openmmlab,
-    dpt_original,
-    dpt_smp,
-    huggingface,
-    openmmlab,
-    original,
-    setr_openmmlab,
-    setr_original,
-)
+from segmenter.published import cache, catalogue, known_layouts, original, own
 
-LAYOUTS = (
-    original,
-    openmmlab,
-    setr_original,
-    setr_openmmlab,
-    dpt_original,
-    dpt_openmmlab,
-    huggingface,
-    dpt_smp,
-)
-OURS = (folders.WEIGHTS, folders.ABOUT)
+WEIGHTS, ABOUT = own.FILES
 
 logger = logging.getLogger(__name__)
 
@@ -74,16 +53,16 @@ def load_with_report(path: str | Path) -> tuple[Segmenter, Report]:
         UserError: as `load`.
     """
     path = _find(path)
-    if path.is_file() and path.name == OURS[0] and (path.parent / OURS[1]).is_file():
+    if path.is_file() and path.name == WEIGHTS and (path.parent / ABOUT).is_file():
         path = path.parent
     if file := _published_file(path):
         return load_published(file)
-    return _load_folder(path)
+    return own.read_folder(path)
 
 
 def _find(path: str | Path) -> Path:
     """The path itself, or the folder of a published model's files where there is no such path and it is a name."""
-    if Path(path).exists():
+    if os.path.exists(path):  # False too where no file can have the name
         return Path(path)
     if published := catalogue.find(str(path)):
         return cache.fetch(published)
@@ -101,17 +80,14 @@ def load_published(path: str | Path) -> tuple[Segmenter, Report]:
     """
     checkpoint = read(path)
     found = checkpoint.state.keys()
-    for layout in LAYOUTS:
-        if layout.recognise(found):
-            return layout.model(checkpoint)
+    if layout := known_layouts.recognised(found):
+        return layout.read(checkpoint)
     if encoders.is_google(found) or encoders.is_timm(found):
         raise UserError(
             f"{path} holds an encoder without a decoder, which cannot segment; train one from it: "
             f"--encoder.pretrained {path}, with the encoder.name it belongs to"
         )
-    if any(name.startswith("encoder.vit.") for name in found):
-        raise UserError(f"{path} holds the weights of a model folder; {OURS[1]} must lie beside it as {OURS[0]}")
-    known = "; ".join(layout.NAME for layout in LAYOUTS)
+    known = "; ".join(layout.TITLE for layout in known_layouts.LAYOUTS)
     raise UserError(f"{path} is of no layout that is known here ({known}): it has tensors such as {few(found)}")
 
 
@@ -119,9 +95,9 @@ def _published_file(path: Path) -> Path | None:
     """The checkpoint that is meant, unless it is a folder of our own or none at all."""
     if path.is_file():
         return path
-    if path.is_dir() and _is_of_another_library(path / OURS[1]):
-        return next((path / name for name in (OURS[0], "pytorch_model.bin") if (path / name).is_file()), None)
-    if not path.is_dir() or any((path / name).exists() for name in OURS):
+    if path.is_dir() and _is_of_another_library(path / ABOUT):
+        return next((path / name for name in (WEIGHTS, "pytorch_model.bin") if (path / name).is_file()), None)
+    if not path.is_dir() or any((path / name).exists() for name in own.FILES):
         return None
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
     if (path / original.CHECKPOINT) in files:
@@ -136,17 +112,3 @@ def _is_of_another_library(about_file: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and "format" not in about and bool({"model_type", "encoder_name"} & about.keys())
-
-
-def _load_folder(folder: Path) -> tuple[Segmenter, Report]:
-    about = folders.read(folder)
-    try:
-        with keys.on_meta():  # before it is known that the weights fit, no memory is taken for what they claim
-            model = Segmenter.described(about)
-    except UserError:
-        raise
-    except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
-        text = f"{folder / folders.ABOUT} describes a network that cannot be built ({error})"
-        raise UserError(f"{text}; {folders.RESTORE}") from error
-    unused = folders.read_weights(model, folder / folders.WEIGHTS)
-    return model.eval(), Report("our own model folder", used=len(model.state_dict()), unused=unused)

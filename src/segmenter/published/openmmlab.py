@@ -15,11 +15,12 @@ from segmenter.checkpoints.keys import Report, Source
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file
-from segmenter.published.layout import refuse_other_parts
 from segmenter.published.openmmlab_config import HEAD_WIDTH, Configuration
 from segmenter.published.openmmlab_file import Defaults
+from segmenter.published.writable import refuse_other_parts
 
-NAME = "OpenMMLab's Segmenter"
+NAME, TITLE = "openmmlab", "OpenMMLab's Segmenter"
+WRITES = ("linear", "mask_transformer")
 MASK_HEAD = tuple(f"decode_head.{name}" for name in ("cls_emb", "dec_proj", "patch_proj", "classes_proj", "mask_norm"))
 UNUSED = ("auxiliary_head.", "data_preprocessor.")
 DEFAULTS = Defaults(
@@ -64,13 +65,13 @@ def sources(depth: int, layers: int | None) -> dict[str, Source]:
     return found
 
 
-def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
-    state, report = checkpoint.state, Report(NAME)
+    state, report = checkpoint.state, Report(TITLE)
     linear = not any(key.startswith(MASK_HEAD) for key in state)
     depth, layers = keys.depth(state, "backbone.layers."), keys.depth(state, "decode_head.layers.")
     names = sources(depth, None if linear else layers)
@@ -85,7 +86,7 @@ def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     return found, report
 
 
-def save(network: Segmenter, folder: str | Path) -> list[str]:
+def write(network: Segmenter, folder: str | Path) -> list[str]:
     """Writes model.pth; returns in which points OpenMMLab's code treats it otherwise than we.
 
     Read back here it gives the same model bit for bit, as a part of our own says what the layout cannot.
@@ -95,7 +96,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     """
     recipe = network.recipe
     names = sources(network.encoder.depth, None if recipe.decoder.name == "linear" else recipe.decoder.layers)
-    refuse_other_parts(network, names.keys(), 1, NAME)
+    refuse_other_parts(network, names.keys(), 1, TITLE)
     return openmmlab_file.write(network, names, Path(folder), {"decode_head": _head(network)})
 
 

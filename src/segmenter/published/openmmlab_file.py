@@ -29,6 +29,9 @@ from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE, Configuratio
 NORM_EPS = 1e-6
 OURS = "vit_segmenter"  # our own part of `meta`, which OpenMMLab's code passes over
 CHECKPOINT = "model.pth"
+PATCHES = "backbone.patch_embed.projection.weight"
+# mmsegmentation's own defaults, for what a configuration leaves out.
+UNSTATED_EPS, UNSTATED_RESIZE = 1e-5, "bicubic"
 
 # A block's names, theirs to timm's.
 BLOCK = {
@@ -61,7 +64,7 @@ def backbone(blocks: int) -> dict[str, Source]:
     found = {
         "encoder.vit.cls_token": Source("backbone.cls_token"),
         "encoder.vit.pos_embed": Source("backbone.pos_embed"),
-        "encoder.vit.patch_embed.proj.weight": Source("backbone.patch_embed.projection.weight"),
+        "encoder.vit.patch_embed.proj.weight": Source(PATCHES),
         "encoder.vit.patch_embed.proj.bias": Source("backbone.patch_embed.projection.bias"),
     }
     for index in range(blocks):
@@ -85,14 +88,16 @@ def account(
 ) -> Checkpoint:  # fmt: skip
     """The file, every key accounted for, as `keys` does; a bias of the patch embedding that it has not is zero.
 
-    `more` are keys that are wanted beside those of `names`.
+    `more` are keys that are wanted beside those of `names`. Where the configuration does not say that there is no such
+    bias, as mmsegmentation 1.2 has it, that is noted as assumed.
     """
     weight, bias = (names[f"encoder.vit.patch_embed.proj.{kind}"].key for kind in ("weight", "bias"))
     wanted = {source.key for source in names.values()}.union(more) - ({bias} - checkpoint.state.keys())
     keys.refuse_other_keys(checkpoint, report, wanted, unused)
     if bias in checkpoint.state:
         return checkpoint
-    report.assumed.append(f"no bias of the patch embedding: {bias} is not in the file")
+    if Configuration(checkpoint.about.get("meta")).find("model.backbone.patch_bias") is not False:
+        report.assumed.append(f"no bias of the patch embedding: {bias} is not in the file")
     width = keys.axis(checkpoint.path, checkpoint.state, weight, 0, 4)
     return replace(checkpoint, state=checkpoint.state | {bias: checkpoint.state[weight].new_zeros(width)})
 
@@ -127,6 +132,8 @@ def network(
         known = description(section, f"{path}: meta.{OURS}", "write the file again")
     else:
         about = Configuration(meta)
+        if about.find("model.backbone") is not None and weight == PATCHES:
+            defaults = defaults._replace(norm_eps=UNSTATED_EPS, position_resize=UNSTATED_RESIZE)
         size = _image_size(about, path, positions, patch, report)
         recipe = _recipe(about, (width, patch, depth), size, defaults, report)
         recipe.decoder = decoder(width)

@@ -19,9 +19,10 @@ from segmenter.errors import UserError
 from segmenter.model.folder import Description, description
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import variant
-from segmenter.published.layout import refuse_other_parts
+from segmenter.published.writable import refuse_other_parts
 
-NAME = "the original Segmenter"
+NAME, TITLE = "original", "the original Segmenter"
+WRITES = ("linear", "mask_transformer")
 CHECKPOINT = "checkpoint.pth"
 IMAGENET_CLASSES = 1000
 CLASSIFIERS = ("encoder.head.", "encoder.head_dist.")
@@ -65,13 +66,13 @@ def sources(depth: int, layers: int | None, distilled: bool) -> dict[str, Source
     return {ours: Source(theirs) for ours, theirs in found.items()}
 
 
-def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other or variant.yml, values are not finite.
     """
-    path, state, report = checkpoint.path, checkpoint.state, Report(NAME)
+    path, state, report = checkpoint.path, checkpoint.state, Report(TITLE)
     beside = variant.Variant(path.parent / variant.NAME, checkpoint.about)
     linear = any(key.startswith("decoder.head.") for key in state)
     distilled = "encoder.dist_token" in state or beside.get("net_kwargs", "distilled", bool, False)
@@ -105,7 +106,7 @@ def model(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     return network.eval(), report
 
 
-def save(network: Segmenter, folder: str | Path) -> list[str]:
+def write(network: Segmenter, folder: str | Path) -> list[str]:
     """Writes checkpoint.pth and variant.yml; returns in which points the original code treats them otherwise than we.
 
     Read back here they give the same model bit for bit, as a section of our own says what the layout cannot.
@@ -116,7 +117,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
     folder, recipe, encoder, state = Path(folder), network.recipe, network.encoder, network.state_dict()
     linear, distilled = recipe.decoder.name == "linear", "encoder.vit.dist_token" in state
     names = sources(encoder.depth, None if linear else recipe.decoder.layers, distilled)
-    refuse_other_parts(network, names.keys(), 1 + distilled, NAME)
+    refuse_other_parts(network, names.keys(), 1 + distilled, TITLE)
     heads = None if linear else recipe.decoder.heads
     if not linear and (encoder.width % variant.HEAD_WIDTH or heads not in (None, encoder.width // variant.HEAD_WIDTH)):
         raise UserError(
@@ -131,11 +132,11 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
         weights[f"encoder.{name}.bias"] = torch.zeros(IMAGENET_CLASSES)
     content = {"model": weights, "n_cls": len(network.classes), "epoch": 0}
 
-    def write(path: Path) -> None:
+    def write_all(path: Path) -> None:
         torch.save(content, path)
         atomic.write_text(folder / variant.NAME, variant.text(network, shape))
 
-    atomic.write(folder / CHECKPOINT, write)
+    atomic.write(folder / CHECKPOINT, write_all)
     return _differences(network)
 
 

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from segmenter import config
 from segmenter.checkpoints import keys
+from segmenter.checkpoints.json_settings import is_number
 from segmenter.checkpoints.keys import Report, Source
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file
+from segmenter.published.openmmlab_config import Configuration
 from segmenter.published.openmmlab_file import Defaults
 
 LEVELS = 4  # of MLA
@@ -51,6 +53,8 @@ class Head(NamedTuple):
     """Auxiliary decoders."""
     auxiliary_layers: int
     """Convolutions of each of them, of Naive and PUP."""
+    head_width_key: str = ""
+    """A convolution with `decoder.head_width` channels, of MLA."""
 
 
 def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) -> str:
@@ -72,6 +76,31 @@ def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) ->
             f"{patch} pixels are {words}"
         )
     return known[kernel, layers]
+
+
+def convolution(ours: str, theirs: str, norm: str) -> dict[str, Source]:
+    """Our names of a convolution and the batch norm behind it to theirs."""
+    found = {f"{ours}1.{part}": Source(f"{norm}.{part}") for part in BATCH_NORM}
+    return found | {f"{ours}0.weight": Source(f"{theirs}.weight")}
+
+
+def up_heads(head: Head, theirs: str, norm: str, classifier: str) -> dict[str, Source]:
+    """Our names of Naive's and PUP's heads to theirs: a convolution's, its norm's, with {index}, and the classifier's.
+
+    In the last, {index} counts the convolutions.
+    """
+    parts = [("decoder.head.", "decode_head.", head.layers)]
+    for index in range(head.auxiliary):
+        parts.append((f"decoder.auxiliary.{index}.", f"auxiliary_head.{index}.", head.auxiliary_layers))
+    found = {}
+    for our_part, part, layers in parts:
+        for kind in NORM:
+            found[f"{our_part}norm.{kind}"] = Source(f"{part}norm.{kind}")
+            found[f"{our_part}classify.{kind}"] = Source(f"{part}{classifier.format(index=layers)}.{kind}")
+        for index in range(layers):
+            names = (part + name.format(index=index) for name in (theirs, norm))
+            found |= convolution(f"{our_part}convolutions.{index}.", *names)
+    return found
 
 
 def network(
@@ -105,19 +134,31 @@ def network(
     def decoder(_: int) -> config.Decoder:
         if not head.taps:
             report.assumed.append("the blocks whose tokens are read, as published for encoders of this depth")
+        width = keys.axis(found.path, found.state, head.width_key, 0, 4)
         settings = {
-            "width": keys.axis(found.path, found.state, head.width_key, 0, 4),
+            "width": width,
             "taps": head.taps,
-            "auxiliary": 0.4 if any(key.startswith("auxiliary_head.") for key in checkpoint.state) else 0.0,
+            "auxiliary": _weight(checkpoint) if any(k.startswith("auxiliary_head.") for k in checkpoint.state) else 0.0,
             "variant": head.variant,
         }
         if head.auxiliary_layers and head.name != "setr_mla":
             settings["auxiliary_layers"] = head.auxiliary_layers
+        if head.name == "setr_mla":
+            narrow = keys.axis(found.path, found.state, head.head_width_key, 0, 4)
+            settings["head_width"] = None if narrow == math.ceil(width / 2) else narrow
         return config.decoder(head.name, **settings)
 
     return openmmlab_file.network(
         found, report, names, depth, head.class_key, decoder, DEFAULTS, auxiliary=head.auxiliary > 0
     )
+
+
+def _weight(checkpoint: Checkpoint) -> float:
+    """The weight of the auxiliary decoders' losses: that of the first in the configuration, or as published."""
+    heads = Configuration(checkpoint.about.get("meta")).find("model.auxiliary_head")
+    loss = heads[0].get("loss_decode") if isinstance(heads, list) and heads and isinstance(heads[0], dict) else None
+    weight = loss.get("loss_weight") if isinstance(loss, dict) else None
+    return float(weight) if is_number(weight) and weight > 0 else 0.4
 
 
 def _without_biases(checkpoint: Checkpoint, biases: Mapping[str, str]) -> Checkpoint:

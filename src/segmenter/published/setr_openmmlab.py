@@ -18,12 +18,14 @@ from segmenter.errors import UserError
 from segmenter.model.decoders.setr import UpHead
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file, setr_heads
-from segmenter.published.layout import refuse_other_parts
 from segmenter.published.openmmlab_config import Configuration
-from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
+from segmenter.published.openmmlab_file import PATCHES
+from segmenter.published.setr_heads import LEVELS, NORM, Head, convolution
+from segmenter.published.writable import refuse_other_parts
 
-NAME = "OpenMMLab's SETR"
-PATCHES, CLASSES = "backbone.patch_embed.projection.weight", "decode_head.conv_seg.bias"
+NAME, TITLE = "openmmlab", "OpenMMLab's SETR"
+WRITES = ("setr_naive", "setr_pup", "setr_mla")
+CLASSES = "decode_head.conv_seg.bias"
 
 
 def recognise(names: Collection[str]) -> bool:
@@ -32,7 +34,7 @@ def recognise(names: Collection[str]) -> bool:
     return backbone and any(name.startswith("decode_head.up_convs.") for name in names)
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     The auxiliary decoders are left out unless they are asked for.
@@ -41,7 +43,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is none
             of SETR's.
     """
-    state, report = checkpoint.state, Report(NAME)
+    state, report = checkpoint.state, Report(TITLE)
     about = Configuration(checkpoint.about.get("meta"))
     name, width_key, layers = "setr_mla", "neck.mla.channel_proj.0.conv.weight", 0
     if not any(key.startswith("neck.mla.") for key in state):
@@ -49,9 +51,9 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         name = setr_heads.up_decoder(checkpoint, layers, width_key, PATCHES)
     heads = keys.depth(state, "auxiliary_head.") if auxiliary else 0
     head_layers = keys.depth(state, "auxiliary_head.0.up_convs.")
-    head = Head(
-        name, _variant(about, checkpoint, name), _taps(about, name), width_key, CLASSES, layers, heads, head_layers
-    )
+    variant, taps = _variant(about, checkpoint, name), _taps(about, name)
+    first = "decode_head.up_convs.0.0.conv.weight"
+    head = Head(name, variant, taps, width_key, CLASSES, layers, heads, head_layers, first)
     return setr_heads.network(checkpoint, report, head, "backbone.layers.", sources, ("data_preprocessor.",)), report
 
 
@@ -61,17 +63,7 @@ def sources(head: Head, blocks: int) -> dict[str, Source]:
     if head.name == "setr_mla":
         del found["encoder.vit.cls_token"]
         return found | _mla(head.auxiliary)
-    found |= _up_head("decoder.head.", "decode_head.", head.layers)
-    for index in range(head.auxiliary):
-        found |= _up_head(f"decoder.auxiliary.{index}.", f"auxiliary_head.{index}.", head.auxiliary_layers)
-    return found
-
-
-def _up_head(ours: str, theirs: str, layers: int) -> dict[str, Source]:
-    found = {f"{ours}norm.{kind}": Source(f"{theirs}norm.{kind}") for kind in NORM}
-    for index in range(layers):
-        found |= _convolution(f"{ours}convolutions.{index}.", f"{theirs}up_convs.{index}.0.")
-    return found | {f"{ours}classify.{kind}": Source(f"{theirs}conv_seg.{kind}") for kind in NORM}
+    return found | setr_heads.up_heads(head, "up_convs.{index}.0.conv", "up_convs.{index}.0.bn", "conv_seg")
 
 
 def _mla(auxiliary: int) -> dict[str, Source]:
@@ -80,20 +72,19 @@ def _mla(auxiliary: int) -> dict[str, Source]:
         theirs = LEVELS - 1 - ours
         for kind in NORM:
             found[f"decoder.norms.{ours}.{kind}"] = Source(f"neck.norm.{ours}.{kind}")
-        found |= _convolution(f"decoder.project.{ours}.", f"neck.mla.channel_proj.{ours}.")
-        found |= _convolution(f"decoder.merge.{ours}.", f"neck.mla.feat_extract.{theirs}.")
-        for index in range(2):
-            found |= _convolution(f"decoder.heads.{ours}.{index}.", f"decode_head.up_convs.{theirs}.{index}.")
+        parts = {
+            f"decoder.project.{ours}.": f"neck.mla.channel_proj.{ours}",
+            f"decoder.merge.{ours}.": f"neck.mla.feat_extract.{theirs}",
+            f"decoder.heads.{ours}.0.": f"decode_head.up_convs.{theirs}.0",
+            f"decoder.heads.{ours}.1.": f"decode_head.up_convs.{theirs}.1",
+        }
+        for our_part, part in parts.items():
+            found |= convolution(our_part, f"{part}.conv", f"{part}.bn")
         for kind in NORM if ours < auxiliary else ():
             found[f"decoder.auxiliary.{ours}.{kind}"] = Source(f"auxiliary_head.{theirs}.conv_seg.{kind}")
     found["decoder.classify.weight"] = Source("decode_head.conv_seg.weight", _turned, _turned)
     found["decoder.classify.bias"] = Source("decode_head.conv_seg.bias")
     return found
-
-
-def _convolution(ours: str, theirs: str) -> dict[str, Source]:
-    found = {f"{ours}1.{part}": Source(f"{theirs}bn.{part}") for part in BATCH_NORM}
-    return found | {f"{ours}0.weight": Source(f"{theirs}conv.weight")}
 
 
 def _turned(weight: Tensor) -> Tensor:
@@ -135,7 +126,7 @@ def _variant(about: Configuration, checkpoint: Checkpoint, name: str) -> str:
     return "openmmlab" if factor is None else known[factor]
 
 
-def save(network: Segmenter, folder: str | Path) -> list[str]:
+def write(network: Segmenter, folder: str | Path) -> list[str]:
     """Writes model.pth; returns in which points OpenMMLab's code treats it otherwise than we.
 
     Read back here it gives the same model bit for bit, but for auxiliary decoders, which are written and not read.
@@ -157,7 +148,7 @@ def save(network: Segmenter, folder: str | Path) -> list[str]:
         more = {"backbone.cls_token": torch.zeros(1, 1, network.encoder.width)}
     head = Head(settings.name, "openmmlab", (), "", CLASSES, layers, len(decoder.auxiliary), head_layers)
     names = sources(head, network.encoder.depth)
-    refuse_other_parts(network, names.keys(), 1, NAME)
+    refuse_other_parts(network, names.keys(), 1, TITLE)
     return openmmlab_file.write(network, names, Path(folder), _parts(network), more)
 
 

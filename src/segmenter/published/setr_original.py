@@ -13,10 +13,13 @@ from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import setr_heads
 from segmenter.published.openmmlab_config import Configuration
-from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
+from segmenter.published.setr_heads import LEVELS, NORM, Head, convolution
 
-NAME = "the original SETR"
+NAME, TITLE = "original", "the original SETR"
+WRITES = ()
+write = None
 STEM = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+HEAD_WIDTH = "decode_head.mlahead.head2.0.weight"
 HEADS = ("decode_head.conv_0.", "decode_head.syncbn_fc_0.", "decode_head.mlahead.")
 
 
@@ -26,7 +29,7 @@ def recognise(names: Collection[str]) -> bool:
     return backbone and any(name.startswith(HEADS) for name in names)
 
 
-def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
     """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     The auxiliary decoders are left out unless they are asked for.
@@ -35,7 +38,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is none
             of SETR's.
     """
-    state, report = checkpoint.state, Report(NAME)
+    state, report = checkpoint.state, Report(TITLE)
     name, layers = "setr_mla", 0
     width_key, class_key = "backbone.mla.mla_p2_1x1.0.weight", "decode_head.cls.bias"
     if not any(key.startswith("decode_head.mlahead.") for key in state):
@@ -44,7 +47,7 @@ def model(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, R
         name = setr_heads.up_decoder(checkpoint, layers, width_key, "backbone.patch_embed.proj.weight")
     heads = keys.depth(state, "auxiliary_head.")
     taps = _taps(Configuration(checkpoint.about.get("meta")), name)
-    head = Head(name, "original", taps, width_key, class_key, layers, heads if auxiliary else 0, 1)
+    head = Head(name, "original", taps, width_key, class_key, layers, heads if auxiliary else 0, 1, HEAD_WIDTH)
     unused = ("decode_head.conv_seg.", *(f"auxiliary_head.{index}.conv_seg." for index in range(heads)))
     return setr_heads.network(checkpoint, report, head, "backbone.blocks.", sources, unused, _biases), report
 
@@ -56,17 +59,7 @@ def sources(head: Head, blocks: int) -> dict[str, Source]:
     if head.name == "setr_mla":
         del found["encoder.vit.cls_token"]
         return found | _mla(head.auxiliary)
-    found |= _up_head("decoder.head.", "decode_head.", head.layers)
-    for index in range(head.auxiliary):
-        found |= _up_head(f"decoder.auxiliary.{index}.", f"auxiliary_head.{index}.", head.auxiliary_layers)
-    return found
-
-
-def _up_head(ours: str, theirs: str, layers: int) -> dict[str, Source]:
-    found = {f"{ours}norm.{kind}": Source(f"{theirs}norm.{kind}") for kind in NORM}
-    for index in range(layers):
-        found |= _convolution(f"{ours}convolutions.{index}.", f"{theirs}conv_{index}", f"{theirs}syncbn_fc_{index}")
-    return found | {f"{ours}classify.{kind}": Source(f"{theirs}conv_{layers}.{kind}") for kind in NORM}
+    return found | setr_heads.up_heads(head, "conv_{index}", "syncbn_fc_{index}", "conv_{index}")
 
 
 def _mla(auxiliary: int) -> dict[str, Source]:
@@ -75,18 +68,13 @@ def _mla(auxiliary: int) -> dict[str, Source]:
         neck, head = f"backbone.mla.mla_p{level + 2}", f"decode_head.mlahead.head{level + 2}"
         for kind in NORM:
             found[f"decoder.norms.{level}.{kind}"] = Source(f"backbone.norm_{level}.{kind}")
-        found |= _convolution(f"decoder.project.{level}.", f"{neck}_1x1.0", f"{neck}_1x1.1")
-        found |= _convolution(f"decoder.merge.{level}.", f"{neck}.0", f"{neck}.1")
-        found |= _convolution(f"decoder.heads.{level}.0.", f"{head}.0", f"{head}.1")
-        found |= _convolution(f"decoder.heads.{level}.1.", f"{head}.3", f"{head}.4")
+        found |= convolution(f"decoder.project.{level}.", f"{neck}_1x1.0", f"{neck}_1x1.1")
+        found |= convolution(f"decoder.merge.{level}.", f"{neck}.0", f"{neck}.1")
+        found |= convolution(f"decoder.heads.{level}.0.", f"{head}.0", f"{head}.1")
+        found |= convolution(f"decoder.heads.{level}.1.", f"{head}.3", f"{head}.4")
         if level < auxiliary:
             found[f"decoder.auxiliary.{level}.weight"] = Source(f"auxiliary_head.{level}.aux.weight")
     return found | {f"decoder.classify.{kind}": Source(f"decode_head.cls.{kind}") for kind in NORM}
-
-
-def _convolution(ours: str, convolution: str, norm: str) -> dict[str, Source]:
-    found = {f"{ours}1.{part}": Source(f"{norm}.{part}") for part in BATCH_NORM}
-    return found | {f"{ours}0.weight": Source(f"{convolution}.weight")}
 
 
 def _biases(head: Head) -> dict[str, str]:

@@ -188,6 +188,12 @@ def normalization_name(network: Segmenter) -> str | None:
     return next(close, None)
 
 
+def data_set(classes: Classes) -> str | None:
+    """The original's name of the data set whose classes these are; None where it has none of them."""
+    known = ((theirs, name) for theirs, names in DATA_SETS.items() for name in names)
+    return next((theirs for theirs, name in known if named_classes(name).names == classes.names), None)
+
+
 def text(network: Segmenter, shape: Shape) -> str:
     """A variant.yml for a model: what the original code reads, and a section of ours with everything."""
     recipe, count = network.recipe, len(network.classes)
@@ -196,6 +202,7 @@ def text(network: Segmenter, shape: Shape) -> str:
     name = next((theirs for theirs, ours in THEIR_NAMES.items() if ours == name), name)
     normalization = normalization_name(network) or ("deit" if shape.distilled else "vit")
     decoder = {"name": settings.name, "n_cls": count}
+    data = data_set(network.classes)  # which nothing there reads from a checkpoint, so that it may be left out
     if settings.name != "linear":
         decoder |= {"n_layers": settings.layers, "dropout": settings.dropout, "drop_path_rate": settings.drop_path}
     content = {
@@ -208,8 +215,9 @@ def text(network: Segmenter, shape: Shape) -> str:
             "drop_path_rate": recipe.encoder.drop_path, "n_cls": count, "decoder": decoder,
         },
         "dataset_kwargs": {
-            "dataset": "ade20k", "split": "train", "image_size": recipe.augment.short_side, "crop_size": min(crop),
-            "batch_size": train.batch, "normalization": normalization, "num_workers": 10,
+            **({"dataset": data} if data else {}), "split": "train",
+            "image_size": recipe.augment.short_side, "crop_size": min(crop), "batch_size": train.batch,
+            "normalization": normalization, "num_workers": 10,
         },
         "inference_kwargs": {
             "im_size": recipe.augment.short_side, "window_size": min(recipe.inference.window),

@@ -6,6 +6,7 @@ whose settings hold where the recipe itself (or a later base) says nothing.
 
 import difflib
 import operator
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -17,7 +18,7 @@ from segmenter import config, ranges
 from segmenter.config import DECODERS, Recipe
 from segmenter.config_decoders import refuse_unread
 from segmenter.documents import BadDocument, read_yaml
-from segmenter.errors import UserError, cleaned, shown
+from segmenter.errors import UserError, brief, cleaned, shown
 from segmenter.recipes import earlier
 
 FOLDER = Path(__file__).parent
@@ -42,7 +43,7 @@ def read(name: str) -> Recipe:
         UserError: no such recipe or base, bases that go round, or a key or value that is wrong.
     """
     path = _packaged().get(name, Path(name))
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too where no file can have the name
         raise UserError(f"there is no recipe {name}; {_nearest(name, names())}")
     return from_dict(_content(path), path)
 
@@ -88,8 +89,8 @@ def _base(name: object, recipe: Path) -> Path:
     if not isinstance(name, str):
         raise UserError(f"{recipe}: base is {shown(name)}; write the name of a recipe, or a list of names")
     path = _packaged().get(name, recipe.parent / name)
-    if not path.is_file():
-        text = f"{recipe}: there is no recipe {cleaned(name, 100)} to build on"
+    if not os.path.isfile(path):
+        text = f"{recipe}: there is no recipe {cleaned(name, 200)} to build on"
         raise UserError(f"{text}; {_nearest(name, list(_packaged()))}")
     return path
 
@@ -131,7 +132,7 @@ def from_dict(content: object, source: Path | str) -> Recipe:
     settings = {}
     for name, group in content.items():
         if name not in kinds:
-            raise UserError(f"{_prefix(source)}unknown setting {cleaned(str(name), 60)}; {_hint(name, kinds, '')}")
+            raise UserError(f"{_prefix(source)}unknown setting {brief(name)}; {_hint(name, kinds, '')}")
         if not isinstance(group, dict):
             raise UserError(f"{_prefix(source)}{name} holds no settings; write them below it, indented")
         kind = _decoder_kind(group, source) if name == "decoder" else kinds[name]
@@ -176,7 +177,7 @@ def _group(kind: type, group: dict, source: Path | str, place: str):
     known = [field.name for field in fields(kind)]
     for key in group:
         if key not in known:
-            text = f"{_prefix(source)}unknown setting {place}.{cleaned(str(key), 60)}"
+            text = f"{_prefix(source)}unknown setting {place}.{brief(key)}"
             raise UserError(f"{text}; {_hint(key, known, place + '.')}")
     try:
         return _adapter(kind).validate_python(group)
@@ -213,6 +214,8 @@ def refuse_impossible(recipe: Recipe) -> None:
     """
     from_dict(asdict(recipe), "")
     train, inference = recipe.train, recipe.inference
+    ranges.refuse_processes("train.workers", train.workers)
+    ranges.refuse_processes("train.threads", train.threads)
     if recipe.augment.scale[0] > recipe.augment.scale[1]:
         raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
     if train.warmup >= train.steps:

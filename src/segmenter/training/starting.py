@@ -16,6 +16,7 @@ def train(
     data: str | Path | DataSet,
     out: str | Path,
     settings: Mapping[str, object] | None = None,
+    device: str = "auto",
 ) -> float:
     """Trains a new model into the folder `out` and returns its best validation score (0 to 1).
 
@@ -32,6 +33,7 @@ def train(
         out: new folder for the run.
         settings: single settings that replace the recipe's, by their names on the command line without the dashes,
             as {"train.lr": 3e-4}.
+        device: `auto` (the best there is), `cpu`, `cuda`, `cuda:1`, `mps` ...
 
     Returns:
         The mean IoU, or of a model of depth delta1, of the validation that was best.
@@ -48,10 +50,10 @@ def train(
             f"{recipe.task}; open it with task {recipe.task!r}, or choose another decoder"
         )
     known = data.settings if isinstance(data, DataSet) else replace(recipe.data, root=str(data))
-    return loop.train(replace(recipe, data=known), Path(out))
+    return loop.train(replace(recipe, data=known), Path(out), device)
 
 
-def resume(run: str | Path) -> float:
+def resume(run: str | Path, device: str = "auto") -> float:
     """Goes on with an interrupted training exactly where it was saved; returns its best validation score (0 to 1).
 
     >>> best = segmenter.resume("runs/first")  # has come to its end, so there is nothing to do
@@ -60,11 +62,12 @@ def resume(run: str | Path) -> float:
 
     Args:
         run: folder that `train` wrote.
+        device: as for `train`.
 
     Raises:
         UserError: the folder is no run, its files are damaged, or as `train`.
     """
-    return loop.resume(Path(run))
+    return loop.resume(Path(run), device)
 
 
 def _with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
@@ -73,6 +76,8 @@ def _with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     Raises:
         UserError: there is no such setting, or its value is of the wrong type.
     """
+    if isinstance(decoder := settings.get("decoder.name"), str):
+        recipe = recipes.with_decoder(recipe, decoder)
     content = asdict(recipe)
     for name, value in settings.items():
         *groups, key = name.split(".")

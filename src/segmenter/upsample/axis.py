@@ -33,9 +33,17 @@ class Axis:
 
     @cached_property
     def fine(self) -> bool:
-        """Each pixel is the cell of its number."""
-        cells = self.first + self.taps.argmax(1)
-        return bool((self.taps.max(1) == 1).all() and (cells == np.arange(self.pixels)).all())
+        """Whether each pixel is one cell, and neighbours are neighbours."""
+        return bool((self.taps.max(1) == 1).all() and (np.diff(self._heaviest) == 1).all())
+
+    def own(self, pixels: slice) -> slice:
+        """The cells that a run of pixels is, on a fine axis."""
+        return slice(pixels.start + int(self._heaviest[0]), pixels.stop + int(self._heaviest[0]))
+
+    @cached_property
+    def _heaviest(self) -> ndarray:
+        """The cell with most weight in each pixel (pixels)."""
+        return self.first + self.taps.argmax(1)
 
     def matrix(self, pixels: slice) -> tuple[slice, ndarray]:
         """The cells that a run of pixels mixes, and their weights (pixels cells float32)."""

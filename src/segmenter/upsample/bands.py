@@ -48,9 +48,10 @@ class Tiles:
     @exact
     def row(self, pixels: slice) -> Tensor:
         """Some rows of pixels, not yet enlarged along the columns (K r N)."""
-        if self.geometry.axes[0].fine:
-            return cell_rows(self.image, self.geometry, pixels)[0]
-        rows, matrix = self.geometry.axes[0].matrix(pixels)
+        axis = self.geometry.axes[0]
+        if axis.fine:
+            return cell_rows(self.image, self.geometry, axis.own(pixels))[0]
+        rows, matrix = axis.matrix(pixels)
         cells = cell_rows(self.image, self.geometry, rows)[0]  # K n N
         return torch.from_numpy(matrix).to(cells.device) @ cells
 
@@ -61,7 +62,7 @@ class Tiles:
             cells, weights = self.weights[number]
             tile = row[..., cells] @ weights
         else:
-            tile = row[..., self.columns[number]]
+            tile = row[..., self.geometry.axes[1].own(self.columns[number])]
         return tile if self.finite else _not_finite(tile)
 
     def band(self, rows: slice, function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from segmenter.upsample import block_losses, pixel_losses
 from segmenter.upsample.cells import check
-from segmenter.upsample.formulas import CrossEntropy
+from segmenter.upsample.formulas import CrossEntropy, Found
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
-from segmenter.upsample.threads import apart
+from segmenter.upsample.threads import apart, each
 
 TINY = torch.finfo(torch.float32).tiny
 REDUCTIONS = ("mean", "sum", "all_pixels")
@@ -75,12 +75,14 @@ def _with_gradient(
     loss: Callable, logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int
 ) -> tuple[Tensor, Tensor]:
     """A loss that autograd knows, and the weight of the pixels in it."""
-    _check(logits, labels, geometry, ignore)
     wanted = logits.requires_grad and torch.is_grad_enabled()
+
+    def work() -> Found:
+        _check(logits, labels, geometry, ignore)
+        return loss(logits, labels, geometry, ignore=ignore, wanted=wanted)
+
     with torch.no_grad():
-        value, divisor, known = apart(
-            logits.device, lambda: loss(logits, labels, geometry, ignore=ignore, wanted=wanted)
-        )
+        value, divisor, known = apart(logits.device, work)
     return (_Known.apply(logits, value, known) if wanted else value), divisor
 
 
@@ -110,7 +112,8 @@ def _check(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int) -> N
     wanted = (len(logits) // geometry.window_count, *geometry.size)
     if tuple(labels.shape) != wanted:
         raise ValueError(f"labels of shape {tuple(labels.shape)} do not fit the pixels {wanted} of the geometry")
-    least, most = (int(label) for label in labels.masked_fill(labels == ignore, 0).aminmax())
+    found = each(lambda part: part.masked_fill(part == ignore, 0).aminmax(), labels)
+    least, most = int(min(low for low, _ in found)), int(max(high for _, high in found))
     if least < 0 or most >= logits.shape[1]:
         wrong = least if least < 0 else most
         raise ValueError(f"the labels hold {wrong}, but there are {logits.shape[1]} classes, and {ignore} is ignored")

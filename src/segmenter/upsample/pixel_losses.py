@@ -105,8 +105,8 @@ class _Mixer(NamedTuple):
     pixels: slice
     cells: slice
     """What they mix."""
-    matrix: Tensor
-    """Its weights (pixels cells)."""
+    matrix: Tensor | None
+    """Their weights (pixels cells); None: each is one cell."""
 
 
 class _Pixels:
@@ -132,22 +132,26 @@ class _Pixels:
         orders = [torch.from_numpy(axis.order.copy()) for axis in self.geometry.axes]
         cells = torch.zeros(images, classes, *map(len, orders))
 
-        def work(piece: tuple[int, _Mixer, _Mixer]) -> tuple[Tensor, Tensor | None]:
+        def work(piece: tuple[int, _Mixer, _Mixer]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
             image, rows, columns = piece
             tile, where = self._tile(*piece)
             with torch.enable_grad():
                 tile = tile.detach().requires_grad_()
                 values = function(tile, where)
                 (gradient,) = torch.autograd.grad(values[0], tile)
+            if rows.matrix is not None:
+                gradient = rows.matrix.T @ gradient
+            if columns.matrix is not None:
+                gradient = gradient @ columns.matrix
+            here = cells[image : image + 1, :, rows.cells, columns.cells]
             if self.fine:  # no two tiles have the same cells
-                cells[image : image + 1, :, rows.cells, columns.cells] = gradient
+                here.copy_(gradient)
                 return values.detach(), None
-            return values.detach(), rows.matrix.T @ gradient[0] @ columns.matrix
+            return values.detach(), (here, gradient)
 
         values, gradients = zip(*each(work, self.pieces), strict=True)
-        for (image, rows, columns), gradient in zip(self.pieces, gradients, strict=True):
-            if gradient is not None:
-                cells[image, :, rows.cells, columns.cells] += gradient
+        for here, gradient in filter(None, gradients):
+            here += gradient
         if all(np.array_equal(axis.order, range(side)) for axis, side in zip(self.geometry.axes, grid, strict=True)):
             return added(values), cells
         whole = torch.zeros(self.logits.shape)
@@ -157,8 +161,10 @@ class _Pixels:
     def _tile(self, image: int, rows: _Mixer, columns: _Mixer) -> tuple[Tensor, Where]:
         logits = self.logits[image : image + 1].float()
         tile = cell_rows(logits, self.geometry, rows.cells)[..., columns.cells]  # 1 K n m
-        if not self.fine:
-            tile = rows.matrix @ (tile @ columns.matrix.T)
+        if columns.matrix is not None:
+            tile = tile @ columns.matrix.T
+        if rows.matrix is not None:
+            tile = rows.matrix @ tile
         return tile, (slice(image, image + 1), rows.pixels, columns.pixels)
 
 
@@ -167,7 +173,9 @@ def _mixers(axis: Axis, size: int) -> list[_Mixer]:
     found = []
     for start in range(0, axis.pixels, size):
         pixels = slice(start, min(start + size, axis.pixels))
-        cells, matrix = axis.matrix(pixels)
-        cells = pixels if axis.fine else cells
-        found.append(_Mixer(pixels, cells, torch.from_numpy(matrix)))
+        if axis.fine:
+            found.append(_Mixer(pixels, axis.own(pixels), None))
+        else:
+            cells, matrix = axis.matrix(pixels)
+            found.append(_Mixer(pixels, cells, torch.from_numpy(matrix)))
     return found

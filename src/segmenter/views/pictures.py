@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from segmenter.config import Inference
 from segmenter.data.files import SUFFIXES, read_image
 from segmenter.errors import UserError, cleaned
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
 from segmenter.views.overlay import drawn_size, overlay
 from segmenter.views.results import Results
 from segmenter.views.server_formats import Format, refuse_other_classes, server_name
@@ -104,7 +104,7 @@ def predict_files(
     results = Results(out)
     results.claim(_files(task, found, maps, out if overlays else None), overwrite)
     photos = _read_ahead([file for file, _ in found])
-    for (file, name), photo in zip(tqdm(found, desc="predict", unit="image"), photos, strict=True):
+    for (file, name), photo in zip(Progress(found, desc="predict", unit="image"), photos, strict=True):
         result = predict(model, photo, multiscale, native, inference)
         entry = {"image": str(file)} | task.write(result, maps[file], format, results.write)
         if overlays:

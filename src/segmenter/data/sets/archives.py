@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from segmenter.errors import UserError, cleaned
+from segmenter.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def unpack(archive: Path, folder: Path, below: str = "") -> int:
                 some = cleaned(", ".join(changed[:5]) + ", ..." * (len(changed) > 5))
                 logger.warning("%d files differ from those in %s and are written anew: %s", len(changed), archive, some)
             _refuse_no_room(archive, folder, sum(member.size for member in lacking.values()))
-            for path, member in tqdm(lacking.items(), f"unpack {archive.name}", unit="file", leave=False):
+            for path, member in Progress(lacking.items(), f"unpack {archive.name}", unit="file", leave=False):
                 _write(path, member)
     except BROKEN as error:
         raise UserError(f"{archive} is broken or incomplete ({error}); delete it and start again") from None

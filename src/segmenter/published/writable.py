@@ -1,4 +1,4 @@
-"""What a published layout can hold of a model of ours."""
+"""What of a model of ours a published layout can hold."""
 
 import math
 from collections.abc import Set

@@ -1,0 +1,64 @@
+"""Our own layout, a model folder, as one of those that can be read and written: `model.folder` does the work."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from segmenter.checkpoints import keys
+from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.reading import Checkpoint
+from segmenter.errors import UserError
+from segmenter.model import folder as folders
+from segmenter.model.segmenter import DECODERS, Segmenter
+
+NAME, TITLE = "segmenter", "our own model folder"
+WRITES = tuple(DECODERS)
+FILES = (folders.WEIGHTS, folders.ABOUT)
+
+
+def recognise(names: Collection[str]) -> bool:
+    """Whether the keys are this layout's, or most of them are."""
+    return any(name.startswith("encoder.vit.") for name in names)
+
+
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+    """The model of a folder's weights, in evaluation mode, and what was made of the file.
+
+    Raises:
+        UserError: the description does not lie beside them, or does not fit.
+    """
+    weights, about = FILES
+    if checkpoint.path.name != weights or not (checkpoint.path.parent / about).is_file():
+        raise UserError(
+            f"{checkpoint.path} holds the weights of a model folder; {about} must lie beside it as {weights}"
+        )
+    return read_folder(checkpoint.path.parent)
+
+
+def read_folder(folder: Path) -> tuple[Segmenter, Report]:
+    """The same of a folder.
+
+    Raises:
+        UserError: a file is missing or damaged, or they do not fit each other.
+    """
+    about = folders.read(folder)
+    try:
+        with keys.on_meta():  # before it is known that the weights fit, no memory is taken for what they claim
+            model = Segmenter.described(about)
+    except UserError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        text = f"{folder / folders.ABOUT} describes a network that cannot be built ({error})"
+        raise UserError(f"{text}; {folders.RESTORE}") from error
+    state, unused = folders.read_weights(model, folder / folders.WEIGHTS)
+    computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
+    # Memory of its own: parts of the file may lie where arithmetic rounds otherwise. What is computed and saved
+    # nowhere, such as rotary positions, is there only in a model that was made for real.
+    model = Segmenter.described(about) if computed else model.to_empty(device="cpu")
+    model.load_state_dict(state)
+    return model.eval(), Report(TITLE, used=len(model.state_dict()), unused=unused)
+
+
+def write(network: Segmenter, folder: Path) -> list[str]:
+    """Writes model.safetensors and config.json, which say everything."""
+    network.save(folder)
+    return []
