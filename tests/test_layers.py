@@ -18,8 +18,7 @@ PACKAGE = Path(segmenter.__file__).parent
 # From the ground up. A module imports from its own folder or from a floor below, so that folders on one floor
 # do not know of each other.
 FLOORS = [
-    ["errors", "torchvision_guard"],
-    ["ranges"],
+    ["errors", "ranges", "torchvision_guard"],
     ["atomic", "config_decoders", "documents", "download", "upsample"],
     ["config"],
     ["recipes"],

@@ -25,7 +25,6 @@ from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import asked, at_scales, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
-from segmenter.ranges import refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,6 @@ def evaluate(
         UserError: the data cannot be opened, has no such split or other classes than the model; there are no samples,
             or one of them cannot be read or has no mask; or a setting is not for what the model does.
     """
-    refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, images of the training would be in the test split of a folder that has none.
