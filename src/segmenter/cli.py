@@ -20,7 +20,7 @@ from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
 from segmenter.errors import UserError, WrongUse, cleaned, listed
 from segmenter.inference.presets import Preset
-from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked, refuse_processes
+from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
 from segmenter.streams import tell
 
 DEFAULT_RECIPE = "finetune"
@@ -165,7 +165,6 @@ def evaluate(
     from segmenter.inference.presets import settings as seen_as
     from segmenter.published.loading import load
 
-    refuse_processes("workers", workers)
     network = load(model, device, precision)
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)

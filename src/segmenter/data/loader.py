@@ -67,8 +67,7 @@ def loaded(
     process otherwise, since they take no signal.
 
     Raises:
-        UserError: the machine cannot have so many workers; a sample cannot be loaded: those before its batch have been
-            given.
+        UserError: a sample cannot be loaded; those before its batch have been given.
     """
     with closing(_given(dataset, workers, batches, pin)) as given:
         yield given

@@ -25,7 +25,7 @@ from segmenter.inference.passes import at_scales, effective_settings, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
-from segmenter.ranges import Processes, checked, refuse_processes
+from segmenter.ranges import Processes, checked
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,6 @@ def evaluate(
         UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
             samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
     """
-    refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, a folder without splits would have training images in its test split.

@@ -214,8 +214,6 @@ def refuse_impossible(recipe: Recipe) -> None:
     """
     from_dict(asdict(recipe), "")
     train, inference = recipe.train, recipe.inference
-    ranges.refuse_processes("train.workers", train.workers)
-    ranges.refuse_processes("train.threads", train.threads)
     if recipe.augment.scale[0] > recipe.augment.scale[1]:
         raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
     if train.warmup >= train.steps:
