@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class WrongUse(UserError):
     """A command line that cannot be understood (exit status 2)."""
+
+
+class Said(UserError):
+    """What one of several processes has printed already; the others need not."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.errors import UserError
-from segmenter.training import processes
+from segmenter.model import processes
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
 LAUNCH += ["--main_process_port", "0"]
@@ -78,8 +78,8 @@ def test_engines_that_shard_the_model_are_refused(monkeypatch, name, engine):
     with pytest.raises(UserError) as error:
         processes.device_here("cpu")
     assert str(error.value) == (
-        f"accelerate is set to use {engine} (ACCELERATE_{name}), but every process keeps the whole model here; "
-        "start it without: accelerate launch --multi_gpu"
+        f"accelerate is set to use {engine} (ACCELERATE_{name}), which is not used here; start it without (accelerate "
+        "launch --multi_gpu), and write --train.shard true for weights that do not fit one device"
     )
 
 

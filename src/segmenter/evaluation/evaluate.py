@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -24,6 +26,7 @@ from segmenter.evaluation.tasks import TASKS
 from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import asked, at_scales, scaled
 from segmenter.inference.tasks import refuse_multiscale
+from segmenter.model import processes
 from segmenter.model.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -76,6 +79,26 @@ def totals(
         return sum(counts(model, stream, settings, alignment), task.nothing(model))
 
 
+def totals_together(model: Segmenter, samples: Sequence[Sample], **options) -> Tensor | np.ndarray:
+    """`totals` of samples that the processes share; all must call it with all the samples, and all have the sum.
+
+    Raises:
+        UserError: as `totals`, on all processes; where there are several, it has been printed once.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return totals(model, samples, **options)
+    mine, show = samples[state.process_index :: state.num_processes], state.is_main_process
+    counts, error = torch.zeros(()), None
+    try:
+        counts = torch.as_tensor(totals(model, mine, **options | {"show": show and options.get("show", True)}))
+    except UserError as found:
+        error = found
+    if processes.anywhere(error is not None):
+        processes.end(error)
+    return reduce(counts.to(state.device), "sum").cpu()
+
+
 def evaluate(
     model: Segmenter,
     data: str | Path | config.Data | DataSet | Sequence[Sample],
@@ -86,6 +109,7 @@ def evaluate(
     alignment: Alignment = "auto",
     workers: int = 0,
     show: bool = True,
+    together: bool = False,
 ) -> Scores | DepthScores:
     """Scores of a model over images whose masks, or depth maps, are known.
 
@@ -109,6 +133,8 @@ def evaluate(
             for metric ones.
         workers: processes that load images.
         show: a progress bar.
+        together: share the images with the other processes that `accelerate launch` started, which must all call this;
+            all have the scores of all images.
 
     Returns:
         `Scores` with `confusion` (K K: row true, column predicted), `iou` and `accuracy` (K, 0 to 1), `mean_iou`,
@@ -131,7 +157,9 @@ def evaluate(
     if not data:
         raise UserError("there are no images to evaluate on; choose another split")
     task, settings = TASKS[model.recipe.task], asked(model, inference, native)
-    total = totals(model, data, multiscale, settings, alignment, workers, show=show)
+    count = totals_together if together else totals
+    options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
+    total = count(model, data, **options, show=show)
     return task.scores(model, total, task.alignment(model, alignment))
 
 

@@ -27,12 +27,13 @@ from segmenter.data.loader import loaded
 from segmenter.data.samples import DataSet
 from segmenter.data.tasks import TASKS, check
 from segmenter.errors import UserError
-from segmenter.evaluation.evaluate import totals
+from segmenter.evaluation.evaluate import totals_together
+from segmenter.model import processes
 from segmenter.model.devices import multiplying_in, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
 from segmenter.published.loading import load
-from segmenter.training import checkpoint, optim, processes
+from segmenter.training import checkpoint, optim, sharding
 from segmenter.training.objective import OBJECTIVES, Objective
 from segmenter.training.stopping import StopsOnInterrupt
 
@@ -41,8 +42,9 @@ CPU = torch.device("cpu")
 
 
 def say(text: str) -> None:
-    """Prints a line to stderr without tearing the progress bar."""
-    tqdm.write(text, file=sys.stderr)
+    """Prints a line to stderr without tearing the progress bar; of several processes, the first one does."""
+    if PartialState().is_main_process:
+        tqdm.write(text, file=sys.stderr)
 
 
 def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
@@ -130,6 +132,7 @@ class Trained(nn.Module):
 class Run:
     """One training run in its folder."""
 
+    @processes.ends_with_the_others
     def __init__(
         self,
         recipe: Recipe,
@@ -154,33 +157,47 @@ class Run:
                 f"train.batch is {self.settings.batch}; it must be a multiple of {share} "
                 "(train.accumulate times the number of processes)"
             )
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.accelerator.num_processes > 1 and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        model = model.to(device)
+        if self.accelerator.num_processes > 1:
+            if device.type == "cuda":
+                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            elif self.settings.batch_norm == "update" and any(map(_is_batch_norm, model.modules())):
+                say(
+                    f"warning: on {device.type} each process measures the decoder's batch norms on its own images, so "
+                    "the losses are not those of one process; --train.batch_norm frozen keeps them"
+                )
+        self.sharded = self.settings.shard and self.accelerator.num_processes > 1
+        if not self.sharded:  # the whole may not fit
+            model = model.to(device)
         self.averaged = None
         if self.settings.ema:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
         self.model = model
-        self.network: nn.Module
-        optimizers = optim.optimizers(model, self.settings)
-        self.network, *self.optimizers = self.accelerator.prepare(Trained(model), *optimizers)
+        self.network: nn.Module = Trained(model)
+        if self.sharded:
+            sharding.share_out(self.network, model, device)
+            if self.averaged is not None:
+                sharding.share_out(self.averaged.module, self.averaged.module, device)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizers = optim.optimizers(model, self.settings)
+        if not self.sharded:
+            self.network, *self.optimizers = self.accelerator.prepare(self.network, *self.optimizers)
         if self.settings.compile:
             self.network = torch.compile(self.network)
 
     @property
     def judged(self) -> Segmenter:
-        """The model that is validated and saved: the averaged one where there is an average."""
-        return self.model if self.averaged is None else self.averaged.module
+        """The model that is validated and saved: the averaged one where there is an average; every process must ask."""
+        model = self.model if self.averaged is None else self.averaged.module
+        return sharding.assembled(model, self.device) if self.sharded else model
 
     def restore(self, state: dict) -> None:
         """Takes over the state that `state` gave."""
         self.step, self.best = state["step"], state["best"]
-        self.model.load_state_dict(state["model"])
+        sharding.load(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            sharding.load_optimizer(optimizer, saved)
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+            sharding.load(self.averaged, state["averaged"])
 
     def state(self) -> dict:
         """All that a continuation needs: tensors and plain containers."""
@@ -193,6 +210,7 @@ class Run:
             "class_weights": self.objective.class_weights,
         }
 
+    @processes.ends_with_the_others
     def go(self) -> float:
         """Trains to the last step and returns the best validation score.
 
@@ -206,11 +224,14 @@ class Run:
         since, images = time.perf_counter(), 0
         with StopsOnInterrupt(self.stopping, say), bar, self._batches() as batches:
             while self.step < settings.steps:
+                batch, error = {}, None
                 try:
                     batch = next(batches)
-                except UserError:  # an image that cannot be read
+                except UserError as unreadable:  # an image of this process's share
+                    error = unreadable
+                if processes.anywhere(error is not None):
                     self._save_state()
-                    raise
+                    processes.end(error)
                 loss, norm = self._update(batch)
                 images += settings.batch
                 bar.update()
@@ -229,7 +250,8 @@ class Run:
                 if last or self.ending or self.step % settings.save_every == 0:
                     self._save_state()
                 if self.ending and not last:
-                    raise UserError(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
+                    told = f"stopped after step {self.step}; go on with: segmenter resume {self.out}"
+                    processes.end(UserError(told) if main else None)
         return self.best
 
     def _batches(self) -> AbstractContextManager[Iterator[dict]]:
@@ -285,30 +307,34 @@ class Run:
         Where the update before has overflowed the weights already, the state that was saved last is kept instead.
         """
         kept = "nothing was saved before it"
-        if all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+        parts = map(sharding.local, self.model.parameters())
+        if not processes.anywhere(not all(torch.isfinite(part).all() for part in parts)):
             self._save_state()
             kept = f"the state after step {self.step} is in {self.out / checkpoint.STATE}"
         elif (self.out / checkpoint.STATE).exists():
             kept = f"the weights were too large before it; an older state is in {self.out / checkpoint.STATE}"
-        raise UserError(
+        told = (
             f"step {self.step + 1}: loss {loss}, gradient norm {norm}. The update was not made; {kept}. "
             f"The batch: {', '.join(names)}. "
             f"Try a lower train.lr (now {self.settings.lr}), train.warmup, train.clip 1.0, or train.precision fp32"
         )
+        processes.end(UserError(told) if self.accelerator.is_main_process else None)
 
     def _save_state(self) -> None:
-        if self.accelerator.is_main_process:
-            checkpoint.save_state(self.out, self.state())
+        main = self.accelerator.is_main_process
+        state = self.state()
+        if self.sharded:
+            state = sharding.whole(state, keep=main)
+        if main:
+            checkpoint.save_state(self.out, state)
 
     def _validate(self, log: checkpoint.Log | None) -> None:
         """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far."""
-        samples = self.data.splits["val"]
-        mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
         judged = self.judged.eval()
-        counts = totals(judged, mine, workers=self.settings.workers, title="validate")
+        counts = totals_together(judged, self.data.splits["val"], workers=self.settings.workers, title="validate")
         if isinstance(counts, np.ndarray):
             counts = torch.from_numpy(counts.astype(np.float32))  # some devices have no float64
-        scores = self.objective.scores(self.accelerator.reduce(counts.to(next(judged.parameters()).device), "sum"))
+        scores = self.objective.scores(counts)
         score = scores[self.objective.metric]
         if log is None:
             self.best = max(self.best, score)
@@ -325,5 +351,9 @@ class Run:
         self.network.train()
         if self.settings.batch_norm == "frozen":
             for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if _is_batch_norm(module):
                     module.eval()
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -9,6 +9,7 @@ import re
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from segmenter import config
 from segmenter.model.segmenter import Segmenter
@@ -90,6 +91,9 @@ def _level(name: str, depth: int) -> int:
 
 def gradient_norm(parameters: list[nn.Parameter], largest: float) -> torch.Tensor:
     """Norm of the whole gradient, clipped in place to `largest` where that is above 0."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if largest > 0:
-        return nn.utils.clip_grad_norm_(parameters, largest)
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm

@@ -1,4 +1,4 @@
-"""The processes of a training: one alone, or several that `accelerate launch` or `torchrun` started.
+"""The processes of a training or an evaluation: one alone, or several that `accelerate launch` or `torchrun` started.
 
 The recipe decides how a run computes. Accelerate also takes such settings from its own configuration, through
 variables of the environment; what the recipe has a setting for is not taken from there, and other engines are refused.
@@ -6,12 +6,18 @@ variables of the environment; what the recipe has a setting for is not taken fro
 
 import logging
 import os
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, reduce
+from tqdm import tqdm
 
-from segmenter.errors import UserError
+from segmenter.errors import Said, UserError
 from segmenter.model.devices import device_of
 
 IGNORED = {  # the value that changes nothing, and the setting that decides instead
@@ -38,8 +44,8 @@ def device_here(name: str) -> torch.device:
     for variable, engine in ENGINES.items():
         if _is_set(variable):
             raise UserError(
-                f"accelerate is set to use {engine} ({variable}), but every process keeps the whole model here; "
-                "start it without: accelerate launch --multi_gpu"
+                f"accelerate is set to use {engine} ({variable}), which is not used here; start it without (accelerate "
+                "launch --multi_gpu), and write --train.shard true for weights that do not fit one device"
             )
     if name == "auto" and _is_set("ACCELERATE_USE_CPU"):  # accelerate launch --cpu
         name = "cpu"
@@ -67,6 +73,54 @@ def accelerator() -> Accelerator:
         dynamo_backend="no",
         # Given as a number, it would give way to the environment.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether it holds in any of the processes, which must all ask."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return flag
+    return bool(reduce(torch.tensor(float(flag), device=state.device), "sum"))
+
+
+def end(error: UserError | None) -> NoReturn:
+    """Ends all processes, which must all call it; those that have an error say it, and none before that is said.
+
+    Raises:
+        UserError: always; where there are several processes, one that has been printed.
+    """
+    state = PartialState()
+    if state.num_processes == 1 and error is not None:
+        raise error
+    if error is not None:
+        tqdm.write(f"segmenter: {error}", file=sys.stderr)
+    state.wait_for_everyone()  # launchers kill the others as soon as one has ended
+    raise Said("another process has said what is wrong" if error is None else str(error))
+
+
+def ends_with_the_others(method: Callable) -> Callable:
+    """The method of a run (with its folder `out`) raises a UserError when it loses another process."""
+
+    @wraps(method)
+    def watched(run, *arguments, **options):
+        try:
+            return method(run, *arguments, **options)
+        except RuntimeError as error:
+            if PartialState().num_processes == 1 or not _is_loss(error):
+                raise
+            raise UserError(
+                "another process of this training has ended: it was killed, ran out of memory, or says itself what is "
+                f"wrong; go on from the last saved state with as many processes as you like: segmenter resume {run.out}"
+            ) from error
+
+    return watched
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether an error is that of a connection to another process; gloo has no class of its own for it."""
+    return isinstance(error, torch.distributed.DistError) or bool(
+        re.search(r"gloo|Connection (closed|reset)|Broken pipe", str(error))
     )
 
 
