@@ -3,11 +3,15 @@
 python -m benchmarks.pixels [--no-compile] [--json FILE] [--write]
 
 Smooth logits, as a trained network's: interpolate(randn(K, h // 5, w // 5) * 3, bicubic) + 0.5 * randn; noise: randn.
-Memory is the most that a call took beyond what the process had. The same on a CUDA device where there is one.
+Memory is the most that a call took beyond what the process had. Beside other work: a process of its own multiplies
+matrices on all cores, with OpenMP as torch does. The same on a CUDA device where there is one.
 """
 
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +29,14 @@ MEMORY = 20
 """Of the memory that torch's operations take, ours may take one part in so many."""
 LABELS, LOSS = "interpolate + argmax", "interpolate + cross_entropy"
 ON_CUDA = {"labels, 1 x 1024 x 2048": (1, 64, 128), "labels, 8 x 512 x 512": (8, 32, 32)}
+BUSY = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+matrix = torch.randn(1536, 1536)
+print(flush=True)
+while True:
+    matrix @ matrix
+"""
 Call = Callable[[], object]
 
 
@@ -36,10 +48,15 @@ def smooth(images: int, height: int, width: int) -> Tensor:
     return logits + 0.5 * torch.randn(logits.shape, generator=generator)
 
 
-def geometry_of(logits: Tensor) -> Geometry:
-    """How the grid lies on the pixels, STRIDE of them a cell."""
+def noise(*shape: int) -> Tensor:
+    """Logits of this shape without any order."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def geometry_of(logits: Tensor, stride: int = STRIDE) -> Geometry:
+    """How the grid lies on the pixels, `stride` of them a cell."""
     grid = tuple(logits.shape[2:])
-    return Geometry(grid, tuple(STRIDE * side for side in grid))
+    return Geometry(grid, tuple(stride * side for side in grid))
 
 
 def torch_labels(logits: Tensor) -> Tensor:
@@ -57,10 +74,10 @@ def label_calls(logits: Tensor) -> dict[str, Call]:
     }
 
 
-def loss_calls(logits: Tensor) -> dict[str, Call]:
+def loss_calls(logits: Tensor, stride: int = STRIDE) -> dict[str, Call]:
     """The same of the loss, each with its gradient."""
-    geometry, compiled = geometry_of(logits), torch.compile(plain.loss)
-    labels = subjects.targets(len(logits), subjects.CLASSES, geometry.size).to(logits.device)
+    geometry, compiled = geometry_of(logits, stride), torch.compile(plain.loss)
+    labels = subjects.targets(len(logits), logits.shape[1], geometry.size).to(logits.device)
     logits = logits.clone().requires_grad_()
     losses = {
         "ours": lambda: upsample.cross_entropy(logits, labels, geometry),
@@ -86,17 +103,45 @@ def rows(what: str, against: str, calls: dict[str, Call], wanted: dict[str, floa
     return found
 
 
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Another process keeps all cores busy meanwhile."""
+    cores = str(os.cpu_count())
+    command, settings = [sys.executable, "-c", BUSY, cores], os.environ | {"OMP_NUM_THREADS": cores}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=settings) as process:
+        try:
+            process.stdout.readline()  # it has begun
+            yield
+        finally:
+            process.kill()
+
+
 def cpu_rows(arguments) -> list[Row]:
     """What is measured everywhere."""
-    small = label_calls(smooth(1, 32, 32))
-    noise = label_calls(torch.randn(1, subjects.CLASSES, 32, 32, generator=torch.Generator().manual_seed(0)))
+    small, rough = label_calls(smooth(1, 32, 32)), label_calls(noise(1, subjects.CLASSES, 32, 32))
     large, batch = label_calls(smooth(1, 64, 128)), loss_calls(smooth(4, 32, 32))
-    return [
+    fine = loss_calls(noise(8, 8, 96, 128), stride=1)
+    two, three = (loss_calls(noise(4, classes, 24, 24)) for classes in (2, 3))
+    found = [
         *rows("labels, 512 x 512, smooth", LABELS, small, {"eager": 20, "compiled": 3}, arguments),
-        *rows("labels, 512 x 512, noise", LABELS, noise, {"eager": 2}, arguments),
+        *rows("labels, 512 x 512, noise", LABELS, rough, {"eager": 2}, arguments),
         *rows("labels, 1024 x 2048, smooth", LABELS, large, {"eager": 20, "MiB": MEMORY}, arguments),
-        *rows("loss and gradient, 4 x 512 x 512", LOSS, batch, {"eager": 7, "MiB": MEMORY}, arguments),
+        *rows("loss and gradient, 4 x 512 x 512", LOSS, batch, {"eager": 8, "MiB": MEMORY}, arguments),
+        *rows("loss and gradient, a cell a pixel, 8 x 96 x 128, 8 classes", LOSS, fine, {}, arguments),
+        *rows("loss and gradient, 4 x 384 x 384, 2 classes", LOSS, two, {}, arguments),
+        *rows("loss and gradient, 4 x 384 x 384, 3 classes", LOSS, three, {}, arguments),
     ]
+    with busy_cores():
+        found += beside("labels, 512 x 512, smooth", LABELS, small, 15, arguments)
+        found += beside("loss and gradient, 4 x 512 x 512", LOSS, batch, 5, arguments)
+    return found
+
+
+def beside(what: str, against: str, calls: dict[str, Call], wanted: float, arguments) -> list[Row]:
+    """Seconds beside a process that keeps all cores busy."""
+    seconds = in_turn({name: calls[name] for name in ("ours", "eager")}, arguments.rounds)
+    name = f"{what}, beside other work on all cores"
+    return [Row(name, f"{against}, eager", "ms", seconds["ours"], seconds["eager"], wanted)]
 
 
 def cuda_rows(arguments) -> list[Row]:

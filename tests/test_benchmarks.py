@@ -150,3 +150,22 @@ def test_functions_are_measured_in_turn():
     row = Row("w", "g", "ms", [1.0, 2.0, 3.0], [2.0, 4.0, 12.0])
     assert row.ratio == (2, 2, 3)
     assert row.cells()[4] == "2 (2 to 3)"
+
+
+def test_the_busy_process_ends_also_on_errors(monkeypatch):
+    from benchmarks import pixels
+
+    begun, popen = [], pixels.subprocess.Popen
+    monkeypatch.setattr(pixels, "BUSY", "import time; print(flush=True); time.sleep(600)")
+    monkeypatch.setattr(pixels.subprocess, "Popen", lambda *a, **k: begun.append(popen(*a, **k)) or begun[0])
+    running = []
+
+    def measure() -> None:
+        with pixels.busy_cores():
+            running.append(begun[0].poll() is None)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    assert running == [True]
+    assert begun[0].poll() is not None

@@ -142,9 +142,11 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("multiscale", [False, True])
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_half_precision_gives_nearly_the_same_labels(disc_run, photo, precision, dtype, multiscale):
-    full, half = segmenter.load(disc_run), segmenter.load(disc_run, precision=precision)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_nearly_the_same_labels(disc_run, photo, dtype, multiscale):
+    full, half = segmenter.load(disc_run), segmenter.load(disc_run, precision="bf16")
+    assert half.precision == torch.bfloat16
+    half.precision = dtype  # float16 would be refused on the CPU, where it is slow
     used = []
     half.encoder.vit.blocks[0].mlp.fc1.register_forward_hook(lambda module, given, out: used.append(out.dtype))
     exact, found = (segmenter.predict(model, photo, multiscale) for model in (full, half))

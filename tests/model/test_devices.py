@@ -54,7 +54,10 @@ def test_what_is_not_there_is_said(having, cuda, name, text):
 
 def test_a_precision_is_what_was_asked_for():
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    assert {name: precision_of(name, CPU) for name in names} == names
+    assert {name: precision_of(name, torch.device("cuda")) for name in names} == names
+    assert [precision_of(name, CPU) for name in ("fp32", "bf16")] == [torch.float32, torch.bfloat16]
+    with pytest.raises(UserError, match="fp16 is for GPUs, CPUs compute it much slower than fp32; write --precision"):
+        precision_of("fp16", CPU)
     with pytest.raises(UserError, match="there is no precision 'half'; write auto or fp32 or bf16 or fp16"):
         precision_of("half", CPU)
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import segmenter
+from segmenter.checkpoints.keys import Report
 from segmenter.config import Inference
 from segmenter.model.segmenter import Segmenter
 
@@ -47,6 +48,35 @@ def largest(found: Tensor, expected: Tensor) -> float:
 def name(folder: Path) -> str:
     """A case's path below the folder of cases."""
     return str(folder.relative_to(ROOT))
+
+
+def facts_of_model(folder: Path) -> dict:
+    """The model's part of an OpenMMLab configuration."""
+    return about(folder)["model"]
+
+
+def unstated(model: dict, state: Container[str]) -> set[str]:
+    """Beginnings of what has to be assumed of a file with this configuration, which is all that lies beside it."""
+    found = {"images with a short side"}
+    backbone = model["backbone"]
+    if model.get("test_cfg", {}).get("mode") != "whole" and "stride" not in model.get("test_cfg", {}):
+        found.add("windows of")
+    if "data_preprocessor" not in model:
+        found.add("the normalisation")
+    if "img_size" not in backbone:
+        found.add("a square crop")
+    if "num_heads" not in backbone:
+        found.add("attention heads in the backbone")
+    if "backbone.patch_embed.projection.bias" not in state and backbone.get("patch_bias") is not False:
+        found.add("no bias of the patch embedding")
+    return found
+
+
+def assert_assumed(report: Report, wanted: Collection[str]) -> None:
+    """Exactly these things were assumed, besides names of classes, each named by words that it contains."""
+    assumed = [text for text in report.assumed if "without names" not in text]
+    assert len(assumed) == len(wanted), (assumed, wanted)
+    assert all(any(words in text for text in assumed) for words in wanted), (assumed, wanted)
 
 
 def about(folder: Path) -> dict:
@@ -139,9 +169,16 @@ def original(folder: Path, weights: str = "weights.safetensors", net: dict | Non
         return segmenter.load(place)
 
 
-def windows(side: int, stride: int, batch: int = 4, enlarge: bool = True) -> Inference:
-    """Square windows as the original's arguments give them."""
-    return Inference((side, side), (stride, stride), batch, enlarge)
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width; one number stands for both."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def windows(
+    side: int | Sequence[int], stride: int | Sequence[int], batch: int = 4, enlarge: bool = True
+) -> Inference:
+    """Windows as the arguments of a published command give them."""
+    return Inference(pair(side), pair(stride), batch, enlarge)
 
 
 def with_windows(model: Segmenter, *settings, **more) -> Segmenter:

@@ -18,6 +18,9 @@ Loader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: tu
 @pytest.mark.parametrize("case", recorded.cases("pipeline"), ids=recorded.name)
 def test_the_evaluation_command(case):
     facts = recorded.about(case)
+    crop = recorded.pair(facts["net_kwargs"]["image_size"])
+    if (recorded.pair(facts["window_size"]), facts["window_stride"]) != (crop, min(crop) - 32):
+        pytest.skip("the command was given windows of its own")
     found = settings("segm.eval.miou", recorded.original(case).recipe)
     assert found == recorded.windows(facts["window_size"], facts["window_stride"])
 

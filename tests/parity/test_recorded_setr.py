@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from recorded import largest, note, tensors
 from safetensors.torch import load_file
-from test_recorded_openmmlab import as_source
+from test_recorded_openmmlab import as_source, compare_windows
 from torch import Tensor
 
 from segmenter import upsample
 from segmenter.checkpoints.reading import read
-from segmenter.inference.windows import window_logits
 from segmenter.published import setr_openmmlab, setr_original
 from segmenter.published.loading import load_published
 
@@ -53,14 +52,15 @@ def with_auxiliary(path) -> torch.nn.Module:
     return layout.read(read(path), auxiliary=True)[0]
 
 
-def auxiliary(case, forward: dict[str, Tensor], prefix: str, suffix: str = "") -> list[Tensor]:
-    """Recorded values of the auxiliary heads in our order; OpenMMLab counts those of MLA from the deepest block."""
-    count = sum(key.startswith("aux_logits_") for key in forward)
-    found = [forward[f"{prefix}{index}{suffix}"] for index in range(count)]
+def recorded_in_order(case, prefix: str, suffix: str = "") -> list[Tensor]:
+    """Values of the auxiliary heads in our order; OpenMMLab counts those of MLA from the deepest block."""
+    forward, found = tensors(case / "forward.safetensors"), []
+    while (key := f"{prefix}{len(found)}{suffix}") in forward:
+        found.append(forward[key])
     return found[::-1] if configuration(case).get("neck") else found
 
 
-def on_pixels(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear")
 
 
@@ -69,25 +69,57 @@ def on_pixels(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def test_logits(case, published):
     forward = tensors(case / "forward.safetensors")
     model, report = load_published(published(case))
+    images, weights = forward["input"], recorded.names_in(case / "weights.safetensors")
     expected = forward["whole_logits" if "whole_logits" in forward else "logits"]
-    note(case, "logits", largest(model.pixel_logits(forward["input"]), expected), 1e-4)
-    if "decode_logits" in forward:
-        logits = on_pixels(model(forward["input"]), forward["decode_logits"].shape[-2:])
+    size, extent = tuple(images.shape[-2:]), model.geometry(*images.shape[-2:]).extent
+    if size == extent:
+        note(case, "logits", largest(model.pixel_logits(images), expected), 1e-4)
+    if "decode_logits" in forward:  # on a grid of theirs, which may be finer than ours and be cut otherwise
+        logits = enlarged(model(images), forward["decode_logits"].shape[-2:])
         note(case, "logits before the enlargement", largest(logits, forward["decode_logits"]), 1e-4)
+        note(case, "logits, enlarged as there", largest(enlarged(logits, size), expected), 1e-4)
     assert len(model.decoder.auxiliary) == 0
-    assert any(key.startswith("auxiliary_head.") for key in report.unused)
+    left_out = [key for key in weights if key.startswith("auxiliary_head.")]
+    assert set(left_out) <= set(report.unused)
+    if recorded.about(case)["layout"] == "mmseg":
+        recorded.assert_assumed(report, recorded.unstated(configuration(case), weights))
     assert not any("blocks whose tokens are read" in text for text in report.assumed)
 
 
 @each_case
 @torch.inference_mode()
-def test_auxiliary_logits(case, published):
+def test_what_the_head_reads(case, published):
     forward = tensors(case / "forward.safetensors")
+    model, images = with_auxiliary(published(case)), forward["input"]
+    taps = sorted({*model.decoder.auxiliary_taps, *model.decoder.taps})
+    levels = model.encoder.intermediate(images, range(model.encoder.depth))
+    blocks = [level.patches.mT.unflatten(2, level.grid) for level in levels]
+    found = {f"block_{i}": torch.cat([level.prefix, level.patches], 1) for i, level in enumerate(levels)}
+    if model.recipe.decoder.name == "setr_mla":
+        maps = model.decoder._maps([levels[tap] for tap in taps])
+        found = {f"mla_p{i + 2}": map_ for i, map_ in enumerate(maps)}
+        found |= {f"feat_{i}": map_ for i, map_ in enumerate(reversed(maps))}
+        found |= {f"backbone_{i}": blocks[tap] for i, tap in enumerate(taps)}
+    else:
+        found |= {f"feat_{i}": blocks[tap] for i, tap in enumerate(taps)}
+    compared = found.keys() & forward.keys()
+    for key in sorted(compared):
+        note(case, key, largest(found[key], forward[key]), 1e-4)
+    assert compared == {key for key in forward if key.startswith(("block_", "mla_", "feat_", "backbone_"))}
+
+
+@each_case
+@torch.inference_mode()
+def test_auxiliary_logits(case, published):
+    forward, expected = tensors(case / "forward.safetensors"), recorded_in_order(case, "aux_logits_")
+    if not expected:
+        pytest.skip("the case has no auxiliary logits")
     model, size = with_auxiliary(published(case)), tuple(forward["input"].shape[-2:])
     _, *found = model.outputs(model.forward_auxiliary(forward["input"]), *size)
-    for output, expected in zip(found, auxiliary(case, forward, "aux_logits_"), strict=True):
-        pixels = upsample.logits(output.logits, output.geometry)
-        note(case, f"{output.name} logits", largest(pixels, on_pixels(expected, size)), 1e-4)
+    for output, logits in zip(found, expected, strict=True):
+        extent = output.geometry.extent
+        error = largest(enlarged(output.logits, extent), enlarged(logits, extent))
+        note(case, f"{output.name} logits", error, 1e-4)
 
 
 @each_case
@@ -95,12 +127,12 @@ def test_auxiliary_logits(case, published):
 def test_losses(case, published):
     # Theirs are divided by all pixels, ignored ones too.
     forward = tensors(case / "forward.safetensors")
-    if "labels" not in forward:
+    if "loss/decode.loss_ce" not in forward:
         pytest.skip("the case has no losses")
     model, labels = with_auxiliary(published(case)), forward["labels"].long()
     found = model.outputs(model.forward_auxiliary(forward["input"]), *labels.shape[-2:])
-    recorded_losses = [forward["loss/decode.loss_ce"], *auxiliary(case, forward, "loss/aux_", ".loss_ce")]
-    for output, expected in zip(found, recorded_losses, strict=True):
+    losses = [forward["loss/decode.loss_ce"], *recorded_in_order(case, "loss/aux_", ".loss_ce")]
+    for output, expected in zip(found, losses, strict=True):
         total, _ = upsample.cross_entropy(output.logits, labels, output.geometry, reduction="sum")
         note(case, f"{output.name} loss", abs(output.weight * total / labels.numel() - expected).item(), 1e-5)
 
@@ -108,15 +140,4 @@ def test_losses(case, published):
 @each_case
 @torch.inference_mode()
 def test_sliding_windows(case, published):
-    forward = tensors(case / "forward.safetensors")
-    if "slide_input" not in forward:
-        pytest.skip("the case has no sliding windows")
-    model, _ = load_published(published(case))
-    window, stride, _ = recorded.about(case)["slide"]
-    recorded.with_windows(model, window[0], stride[0], enlarge=False)
-    logits, geometry = window_logits(model, forward["slide_input"][0], model.recipe.inference)
-    pixels = upsample.logits(logits, geometry)
-    note(case, "logits, sliding windows", largest(pixels[..., ::4, ::4], forward["slide_logits_sub4"]), 1e-4)
-    best = pixels.topk(2, 1).values
-    other = upsample.labels(logits, geometry) != forward["slide_argmax"]
-    assert not (other & (best[:, 0] - best[:, 1] >= 1e-4)).any()
+    compare_windows(case, load_published(published(case))[0])

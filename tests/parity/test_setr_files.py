@@ -332,12 +332,15 @@ def test_the_configuration_of_an_openmmlab_file_is_used(file):
     text = (
         "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='MultiScaleFlipAug', img_scale=(2049, 1025))]\n"
         "model = dict(backbone=dict(num_heads=3, out_indices=(0, 1, 2, 3)), decode_head=dict(in_index=3), "
-        "auxiliary_head=[dict(in_index=0), dict(in_index=1), dict(in_index=2)], "
+        "auxiliary_head=[dict(in_index=0, loss_decode=dict(loss_weight=0.3)), dict(in_index=1), dict(in_index=2)], "
         "test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(48, 48)))"
     )
     model, report = load_published(file("openmmlab", "setr_naive", text))
     assert model.recipe.decoder.taps == (0, 1, 2, 3)
+    assert model.recipe.decoder.auxiliary == 0.3
     assert model.encoder.vit.blocks[0].attn.num_heads == 3
+    # What a configuration leaves out is as mmsegmentation has it by default.
+    assert (model.recipe.encoder.norm_eps, model.recipe.encoder.position_resize) == (1e-5, "bicubic")
     assert len(model.encoder.vit.blocks) == 4  # the fifth is in the file, and nothing reads it
     assert all(key in report.unused for key in state_of("openmmlab", "setr_naive") if ".layers.4." in key)
     assert (model.recipe.augment.short_side, model.recipe.augment.max_ratio) == (1025, 2049 / 1025)

@@ -2,7 +2,7 @@
 
 Source: rstrudel/segmenter at 20d1bfa (the evaluation while segm.train runs, segm.eval.miou, segm.inference) and the
 test configuration of mmsegmentation 1.2.2. Multi-scale testing is a flag there as here. What is an accident in them is
-left out: docs/published-weights.md, Q1, Q11 and Q13.
+left out: docs/published-quirks.md, Q1, Q11 and Q13.
 """
 
 from dataclasses import replace

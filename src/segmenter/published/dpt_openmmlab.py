@@ -62,8 +62,8 @@ def recognise(names: Collection[str]) -> bool:
     )
 
 
-def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file. It has no auxiliary one.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+    """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.

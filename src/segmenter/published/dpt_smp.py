@@ -57,8 +57,8 @@ def recognise(names: Collection[str]) -> bool:
     )
 
 
-def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file. It has no auxiliary one.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+    """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other or config.json, values are not finite.
@@ -73,7 +73,7 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
     name = about.get("encoder_name", str, "").removeprefix("tu-")
     if timm.is_model(name):
         settings = _of_encoder(settings, name)
-    return dpt_keys.model(checkpoint, LAYOUT, settings, auxiliary)
+    return dpt_keys.model(checkpoint, LAYOUT, settings)
 
 
 def _of_encoder(settings: Settings, name: str) -> Settings:

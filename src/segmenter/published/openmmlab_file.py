@@ -29,6 +29,9 @@ from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE, Configuratio
 NORM_EPS = 1e-6
 OURS = "vit_segmenter"  # our own part of `meta`, which OpenMMLab's code passes over
 CHECKPOINT = "model.pth"
+PATCHES = "backbone.patch_embed.projection.weight"
+# mmsegmentation's own defaults, for what a configuration leaves out.
+UNSTATED_EPS, UNSTATED_RESIZE = 1e-5, "bicubic"
 
 # A block's names, theirs to timm's.
 BLOCK = {
@@ -61,7 +64,7 @@ def backbone(blocks: int) -> dict[str, Source]:
     found = {
         "encoder.vit.cls_token": Source("backbone.cls_token"),
         "encoder.vit.pos_embed": Source("backbone.pos_embed"),
-        "encoder.vit.patch_embed.proj.weight": Source("backbone.patch_embed.projection.weight"),
+        "encoder.vit.patch_embed.proj.weight": Source(PATCHES),
         "encoder.vit.patch_embed.proj.bias": Source("backbone.patch_embed.projection.bias"),
     }
     for index in range(blocks):
@@ -129,6 +132,8 @@ def network(
         known = description(section, f"{path}: meta.{OURS}", "write the file again")
     else:
         about = Configuration(meta)
+        if about.find("model.backbone") is not None and weight == PATCHES:
+            defaults = defaults._replace(norm_eps=UNSTATED_EPS, position_resize=UNSTATED_RESIZE)
         size = _image_size(about, path, positions, patch, report)
         recipe = _recipe(about, (width, patch, depth), size, defaults, report)
         recipe.decoder = decoder(width)

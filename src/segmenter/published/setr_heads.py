@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from segmenter import config
 from segmenter.checkpoints import keys
+from segmenter.checkpoints.json_settings import is_number
 from segmenter.checkpoints.keys import Report, Source
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file
+from segmenter.published.openmmlab_config import Configuration
 from segmenter.published.openmmlab_file import Defaults
 
 LEVELS = 4  # of MLA
@@ -111,7 +113,7 @@ def network(
         settings = {
             "width": width,
             "taps": head.taps,
-            "auxiliary": 0.4 if any(key.startswith("auxiliary_head.") for key in checkpoint.state) else 0.0,
+            "auxiliary": _weight(checkpoint) if any(k.startswith("auxiliary_head.") for k in checkpoint.state) else 0.0,
             "variant": head.variant,
         }
         if head.auxiliary_layers and head.name != "setr_mla":
@@ -124,6 +126,14 @@ def network(
     return openmmlab_file.network(
         found, report, names, depth, head.class_key, decoder, DEFAULTS, auxiliary=head.auxiliary > 0
     )
+
+
+def _weight(checkpoint: Checkpoint) -> float:
+    """The weight of the auxiliary decoders' losses: that of the first in the configuration, or as published."""
+    heads = Configuration(checkpoint.about.get("meta")).find("model.auxiliary_head")
+    loss = heads[0].get("loss_decode") if isinstance(heads, list) and heads and isinstance(heads[0], dict) else None
+    weight = loss.get("loss_weight") if isinstance(loss, dict) else None
+    return float(weight) if is_number(weight) and weight > 0 else 0.4
 
 
 def _without_biases(checkpoint: Checkpoint, biases: Mapping[str, str]) -> Checkpoint:

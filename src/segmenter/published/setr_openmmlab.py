@@ -19,12 +19,13 @@ from segmenter.model.decoders.setr import UpHead
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file, setr_heads
 from segmenter.published.openmmlab_config import Configuration
+from segmenter.published.openmmlab_file import PATCHES
 from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
 from segmenter.published.writable import refuse_other_parts
 
 NAME, TITLE = "openmmlab", "OpenMMLab's SETR"
 WRITES = ("setr_naive", "setr_pup", "setr_mla")
-PATCHES, CLASSES = "backbone.patch_embed.projection.weight", "decode_head.conv_seg.bias"
+CLASSES = "decode_head.conv_seg.bias"
 
 
 def recognise(names: Collection[str]) -> bool:

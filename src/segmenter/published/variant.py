@@ -223,8 +223,9 @@ def text(network: Segmenter, shape: Shape) -> str:
             "drop_path_rate": recipe.encoder.drop_path, "n_cls": count, "decoder": decoder,
         },
         "dataset_kwargs": {
-            **({"dataset": data} if data else {}), "split": "train", "image_size": recipe.augment.short_side,
-            "crop_size": min(crop), "batch_size": train.batch, "normalization": normalization, "num_workers": 10,
+            **({"dataset": data} if data else {}), "split": "train",
+            "image_size": recipe.augment.short_side, "crop_size": min(crop), "batch_size": train.batch,
+            "normalization": normalization, "num_workers": 10,
         },
         "inference_kwargs": {
             "im_size": recipe.augment.short_side, "window_size": min(recipe.inference.window),

@@ -4,6 +4,17 @@ Enlarging, cropping the padding away, averaging overlapping windows and a final 
 any chain of them is rows @ grid @ columns.T with thin matrices, each of which `Axis` holds as a few cells a pixel.
 Windows form a product grid, so that their cells along an axis are those of one long axis, and the number of windows
 over a pixel is a product too and folds into the weights.
+
+The words of this folder, along an axis of three cells of 8 pixels each, of whose 24 pixels 20 are kept:
+
+    cells        0       1       2       logits of the grid, each in the middle of its 8 pixels
+    pixels       ####++++++++--------    each a convex mix of the cells beside it
+    blocks  |....####|++++++++|--------| pixels that mix the same cells: 0 and 0, 0 and 1, 1 and 2
+    places   01234567 01234567 01234567  of a block; one without a pixel (.) is not used
+    points  0        0        1        2 what a block's pixels lie between: here cells, else ends of runs of pixels
+
+A *part* is some rows of blocks whose labels are found together, a *band* some rows of pixels, a *tile* some columns
+of a band. A *piece* is whichever of them a thread takes next.
 """
 
 from dataclasses import dataclass
