@@ -15,7 +15,6 @@ from typing import NoReturn
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import GradientAccumulationPlugin, reduce
-from tqdm import tqdm
 
 from segmenter.errors import Said, UserError
 from segmenter.model.devices import device_of
@@ -59,7 +58,7 @@ def device_here(name: str) -> torch.device:
         raise UserError(
             f"each of {state.num_processes} processes has a device of its own; write --device cuda instead of {device}"
         )
-    return state.device
+    return device if device.type == "cpu" else state.device  # which numbers CPUs
 
 
 def accelerator() -> Accelerator:
@@ -94,13 +93,13 @@ def end(error: UserError | None) -> NoReturn:
     if state.num_processes == 1 and error is not None:
         raise error
     if error is not None:
-        tqdm.write(f"segmenter: {error}", file=sys.stderr)
+        _say(str(error))
     state.wait_for_everyone()  # launchers kill the others as soon as one has ended
     raise Said("another process has said what is wrong" if error is None else str(error))
 
 
 def ends_with_the_others(method: Callable) -> Callable:
-    """The method of a run (with its folder `out`) raises a UserError when it loses another process."""
+    """The method of a run (with its folder `out`) says so and raises a UserError when it loses another process."""
 
     @wraps(method)
     def watched(run, *arguments, **options):
@@ -109,12 +108,18 @@ def ends_with_the_others(method: Callable) -> Callable:
         except RuntimeError as error:
             if PartialState().num_processes == 1 or not _is_loss(error):
                 raise
-            raise UserError(
+            told = (
                 "another process of this training has ended: it was killed, ran out of memory, or says itself what is "
                 f"wrong; go on from the last saved state with as many processes as you like: segmenter resume {run.out}"
-            ) from error
+            )
+            _say(told)  # at once: the launcher may end this one too
+            raise Said(told) from error
 
     return watched
+
+
+def _say(text: str) -> None:
+    print(f"\nsegmenter: {text}", file=sys.stderr, flush=True)  # below the progress bar of the first process
 
 
 def _is_loss(error: RuntimeError) -> bool:
