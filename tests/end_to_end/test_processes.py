@@ -56,6 +56,10 @@ def folder(tmp_path_factory, tiny_recipe, write_data, on_one_thread) -> Path:
     recipe = tiny_recipe(data, decoder={"dropout": 0.0, "drop_path": 0.0}, **settings)
     (folder / "plain.yaml").write_text(recipes.to_yaml(recipe))
     (folder / "shard.yaml").write_text(recipes.to_yaml(replace(recipe, train=replace(recipe.train, shard=True))))
+    settings |= {"optimizer": "sgd", "accumulate": 2, "ema": 0.0, "steps": 2, "shard": True}
+    encoder = {"freeze": 1, "checkpointing": True}
+    sgd = tiny_recipe(data, decoder={"dropout": 0.0, "drop_path": 0.0}, encoder=encoder, **settings)
+    (folder / "sgd.yaml").write_text(recipes.to_yaml(sgd))
     # The second process has the second half of the first batch, and every second image of val.
     third = [index for index, _ in islice(EndlessSampler(6, recipe.train.seed), 4)][2]
     for name, image in (("unread", f"train/images/train{third}.png"), ("unscored", "val/images/val1.png")):
@@ -64,6 +68,7 @@ def folder(tmp_path_factory, tiny_recipe, write_data, on_one_thread) -> Path:
     with on_one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_EVERY", 1)
         loop.train(recipe, folder / "one", "cpu")
+        loop.train(sgd, folder / "one_sgd", "cpu")
         update = loop.Run._update
 
         def cut(run, batch):
@@ -115,6 +120,7 @@ def two(folder, environment) -> Two:
     jobs = [
         ["train", "plain", "two"],
         ["train_and_measure", "shard", "two_shard"],
+        ["train", "sgd", "two_sgd"],
         ["train_half", "plain", "two_half"],
         ["train_half", "shard", "two_half_shard"],
         ["resume", "one_half"],
@@ -160,6 +166,9 @@ class TestTwo:
         same_losses(folder / "two_shard", folder / "two", 1e-4)
         ours, theirs = (load_file(folder / run / "model.safetensors") for run in ("two_shard", "two"))
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+    def test_share_out_what_sgd_learns_with_frozen_blocks_and_recomputed_activations(self, folder):
+        same_losses(folder / "two_sgd", folder / "one_sgd", 1e-4)
 
     def test_keep_half_of_what_they_share_out(self, folder):
         parts = [json.loads((folder / f"parts{rank}.json").read_text()) for rank in (0, 1)]

@@ -36,7 +36,8 @@ def optimizers(model: Segmenter, settings: config.Train) -> list[torch.optim.Opt
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.decoder_scale)
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return [torch.optim.SGD(groups, settings.lr, momentum=momentum, nesterov=momentum > 0, fused=True)]
+        fused = not any(isinstance(p, DTensor) for group in groups for p in group["params"])  # torch has none for these
+        return [torch.optim.SGD(groups, settings.lr, momentum=momentum, nesterov=momentum > 0, fused=fused)]
     if settings.optimizer == "adamw":
         return [torch.optim.AdamW(groups, settings.lr, fused=True)]
     # Muon orthogonalises the update of a matrix, which has a meaning inside the blocks only.
