@@ -60,6 +60,8 @@ def folder(tmp_path_factory, tiny_recipe, write_data, on_one_thread) -> Path:
     encoder = {"freeze": 1, "checkpointing": True}
     sgd = tiny_recipe(data, decoder={"dropout": 0.0, "drop_path": 0.0}, encoder=encoder, **settings)
     (folder / "sgd.yaml").write_text(recipes.to_yaml(sgd))
+    setr = {"name": "setr_naive", "width": 16, "taps": (0, 0, 1, 1)}
+    (folder / "setr.yaml").write_text(recipes.to_yaml(tiny_recipe(data, decoder=setr, steps=1)))
     # The second process has the second half of the first batch, and every second image of val.
     third = [index for index, _ in islice(EndlessSampler(6, recipe.train.seed), 4)][2]
     for name, image in (("unread", f"train/images/train{third}.png"), ("unscored", "val/images/val1.png")):
@@ -128,6 +130,8 @@ def two(folder, environment) -> Two:
         ["score", "one", "plain", "val"],
         ["score", "one", "plain", "test"],
         ["command", *page_command("evaluate")[5:], "--json"],
+        ["command", *training("discs", "one", "setr")],
+        ["command", *training("discs", "two_setr", "setr")],
         ["command", *training("unread", "unread_run", "shard")],
         ["command", *training("unscored", "unscored_run")],
         ["first_dies_validating", *training("discs", "died")],
@@ -201,23 +205,31 @@ class TestTwo:
         expected = evaluate(load(folder / "one"), samples, show=False).confusion.tolist()
         assert [json.loads((folder / f"counts_{split}{rank}.json").read_text()) for rank in (0, 1)] == [expected] * 2
 
-    def test_print_the_scores_of_the_page_once(self, folder, two, one_thread):
+    def test_print_results_once(self, folder, two, one_thread):
         samples = open_labels(recipes.read(str(folder / "plain.yaml")).data).split("val")
-        assert json.loads(two.out[0]) == evaluate(load(folder / "one"), samples, show=False).to_dict()
+        scores, end = json.JSONDecoder().raw_decode(two.out[0])
+        assert scores == evaluate(load(folder / "one"), samples, show=False).to_dict()
+        assert re.fullmatch(r"\s*best val mIoU .*; the model is two_setr\s*", two.out[0][end:])
         assert two.out[1] == ""
 
     @pytest.mark.parametrize("image", ["unread/train", "unscored/val"])
     def test_say_once_what_one_of_them_finds(self, folder, two, image):
         said = re.findall(rf"^segmenter: {image}/images/\w+\.png is broken or incomplete.*$", two.err, re.MULTILINE)
         assert len(said) == 1, two.err[-3000:]
-        assert (folder / "statuses0.txt").read_text() == "0 1 1 "
+        assert (folder / "statuses0.txt").read_text() == "0 1 0 1 1 "
         if image.startswith("unread"):  # which was so before the first step
             assert checkpoint.load_state(folder / "unread_run")["step"] == 0
+
+    def test_refuse_a_folder_that_is_taken_once(self, two):
+        assert two.err.count("segmenter: one holds another run; choose another --out") == 1
+
+    def test_warn_once_of_batch_norms_that_each_measures_for_itself(self, two):
+        assert two.err.count("warning: on cpu each process measures the decoder's batch norms on its own images") == 1
 
     def test_the_second_says_that_the_first_has_died(self, folder, two):
         """Without a launcher that would end it, as it waits in a validation; the first has the connections of all."""
         assert two.ended == [-signal.SIGKILL, 0]
-        assert (folder / "statuses1.txt").read_text() == "0 1 1 1 "
+        assert (folder / "statuses1.txt").read_text() == "0 1 0 1 1 1 "
         assert two.err.count(f"{LOST} wrong; go on from the last saved state") == 1
         assert two.err.endswith("segmenter resume died\n")
 
@@ -271,6 +283,18 @@ def test_engines_that_shard_the_model_are_refused(monkeypatch, name, engine):
         f"accelerate is set to use {engine} (ACCELERATE_{name}), which is not used here; start it without (accelerate "
         "launch --multi_gpu), and write --train.shard true for weights that do not fit one device"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"optimizer": "muon"}, "train.shard and train.optimizer muon .* write --train.optimizer adamw, or leave out"),
+        ({"compile": True}, "train.shard and train.compile do not go .* write --train.compile false, or leave out"),
+    ],
+)
+def test_what_needs_whole_matrices_is_refused(tiny_recipe, discs, settings, words):
+    with pytest.raises(UserError, match=words):
+        recipes.refuse_impossible(tiny_recipe(discs, shard=True, **settings))
 
 
 class FakeState:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from segmenter.config import Inference
 from segmenter.cost.benchmark_report import Report
@@ -23,6 +22,8 @@ from segmenter.inference.passes import many_passes, one_pass, scaled
 from segmenter.inference.tasks import TASKS
 from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
+from segmenter.ranges import Drawn, Images, Seconds, checked
 
 DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
 
@@ -110,13 +111,14 @@ SINGLE: dict[str, Maker] = {"labels": batched, "depth": whole}  # by the recipe'
 OF_WHOLE = ("single", "training")  # ways for models that take no windows
 
 
+@checked
 def benchmark(
     model: Segmenter,
     ways: dict[str, Maker],
     image: str = "",
-    size: tuple[int, int] = (960, 1280),
-    batch: int = 4,
-    seconds: float = 3.0,
+    size: tuple[Drawn, Drawn] = (960, 1280),
+    batch: Images = 4,
+    seconds: Seconds = 3.0,
 ) -> Report:
     """Measures a model in evaluation mode, on the device where it is.
 
@@ -128,7 +130,7 @@ def benchmark(
         seconds: that each way is repeated.
 
     Raises:
-        UserError: a size that cannot be drawn, the photo cannot be read, or none of the ways is for the model.
+        UserError: a number is outside its range, the photo cannot be read, or none of the ways is for the model.
     """
     device = next(model.parameters()).device
     if TASKS[model.recipe.task].whole:
@@ -136,6 +138,10 @@ def benchmark(
         if not ways:
             task, others = model.recipe.task, " or ".join(OF_WHOLE)
             raise UserError(f"a model of {task} takes photos whole and at one scale; choose {others}")
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(f"{error.strerror}; set TMPDIR to one") from None
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / f"photo{Path(image).suffix or '.jpg'}"
         if image:
@@ -144,21 +150,20 @@ def benchmark(
         else:
             draw(size, photo)
         found = []
-        for name, make in (bar := tqdm(ways.items(), "benchmark", leave=False)):
+        for name, make in (bar := Progress(ways.items(), "benchmark", leave=False)):
             bar.set_postfix_str(name)
             found.append(measure(name, make(model, photo, batch), device, seconds))
     dtypes = dict.fromkeys([torch.float32, *(one.way.dtype for one in found)])
     return Report(model, device, {dtype: matmul_peak(device, dtype) for dtype in dtypes}, found)
 
 
-def draw(size: tuple[int, int], path: Path) -> None:
+@checked
+def draw(size: tuple[Drawn, Drawn], path: Path) -> None:
     """Writes a drawn photo of a size (height, width).
 
     Raises:
-        UserError: it is too small to draw.
+        UserError: it is too small or too large to draw.
     """
-    if min(size) < 32:
-        raise UserError(f"a photo of {_sizes(size)} pixels is too small to draw; the least is 32 x 32")
     scale = min(1, DRAWN / max(size))
     drawn = Image.fromarray(render(0, 0, tuple(max(32, round(side * scale)) for side in size)).image)
     drawn.resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=90)

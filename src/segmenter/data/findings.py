@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from segmenter.data.pairs import first
 from segmenter.data.samples import DataSet, FileSample, Sample
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
+from segmenter.progress import Progress
 
 LISTED = 10  # findings of one kind that are written out
 GENERATED = 30  # generated samples looked at in a split: drawing takes time, and none of them can be broken
@@ -24,6 +23,9 @@ class Finding:
 
     severity: Literal["error", "warning"]
     text: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "text", cleaned(self.text))  # names of files and classes may hold anything
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Verdict:
         """
         errors = [finding.text for finding in self.findings if finding.severity == "error"]
         if errors:
-            raise UserError("the data cannot be trained on:\n" + "\n".join(f"- {text}" for text in errors))
+            raise UserError("the data cannot be trained on:", [f"- {text}" for text in errors])
 
 
 def look_at(dataset: DataSet, look: Callable[[Sample], Any]) -> Iterator[tuple[str, list[Sample], list]]:
@@ -62,7 +64,7 @@ def look_at(dataset: DataSet, look: Callable[[Sample], Any]) -> Iterator[tuple[s
         split: [sample for i, sample in enumerate(samples) if isinstance(sample, FileSample) or i < GENERATED]
         for split, samples in dataset.splits.items()
     }
-    bar = tqdm(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
+    bar = Progress(total=sum(map(len, splits.values())), desc="check", unit="image", leave=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for split, samples in splits.items():
             seen = []
@@ -91,7 +93,8 @@ def duplicates(dataset: DataSet) -> list[Finding]:
     for files in by_size.values():
         if len({split for split, _ in files}) > 1:
             for split, path in files:
-                twins[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
+                with path.open("rb") as file:
+                    twins[hashlib.file_digest(file, "sha256").digest()].append((split, path))
     findings = []
     for other in ("val", "test"):
         same = []

@@ -11,7 +11,6 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from segmenter import config
 from segmenter.config import Alignment
@@ -28,6 +27,8 @@ from segmenter.inference.passes import asked, at_scales, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model import processes
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
+from segmenter.ranges import Processes, checked, refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def totals(
     multiscale: bool = False,
     settings: config.Inference | None = None,
     alignment: Alignment = "auto",
-    workers: int = 0,
+    workers: Processes = 0,
     title: str = "evaluate",
     show: bool = True,
 ) -> Tensor | np.ndarray:
@@ -75,7 +76,7 @@ def totals(
     counts = task.counts_at_scales if multiscale else task.counts
     pin = next(model.parameters()).device.type == "cuda"
     with evaluating(model), loaded(_Decoded(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
-        stream = tqdm(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+        stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
         return sum(counts(model, stream, settings, alignment), task.nothing(model))
 
 
@@ -89,16 +90,12 @@ def totals_together(model: Segmenter, samples: Sequence[Sample], **options) -> T
     if state.num_processes == 1:
         return totals(model, samples, **options)
     mine, show = samples[state.process_index :: state.num_processes], state.is_main_process
-    counts, error = torch.zeros(()), None
-    try:
+    with processes.together():
         counts = torch.as_tensor(totals(model, mine, **options | {"show": show and options.get("show", True)}))
-    except UserError as found:
-        error = found
-    if processes.anywhere(error is not None):
-        processes.end(error)
     return reduce(counts.to(state.device), "sum").cpu()
 
 
+@checked
 def evaluate(
     model: Segmenter,
     data: str | Path | config.Data | DataSet | Sequence[Sample],
@@ -107,7 +104,7 @@ def evaluate(
     split: str = "auto",
     inference: config.Inference | None = None,
     alignment: Alignment = "auto",
-    workers: int = 0,
+    workers: Processes = 0,
     show: bool = True,
     together: bool = False,
 ) -> Scores | DepthScores:
@@ -144,6 +141,7 @@ def evaluate(
         UserError: the data cannot be opened, has no such split or other classes than the model; there are no samples,
             or one of them cannot be read or has no mask; or a setting is not for what the model does.
     """
+    refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, images of the training would be in the test split of a folder that has none.

@@ -16,6 +16,7 @@ from segmenter.inference.mode import answered
 from segmenter.inference.passes import asked
 from segmenter.inference.tasks import TASKS, refuse_multiscale
 from segmenter.model.segmenter import Segmenter
+from segmenter.ranges import checked
 
 Photo = str | Path | Image.Image | np.ndarray
 
@@ -66,6 +67,7 @@ def predict(
 ) -> Iterator[Result | DepthResult]: ...
 
 
+@checked
 def predict(
     model: Segmenter,
     image: Photo | Iterable[Photo],

@@ -4,6 +4,7 @@ The description outlives the code: it has a format, and each earlier format is s
 recipe of the training beside it is information: what of it a later release does not know is left out.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 from segmenter import atomic, config, recipes
 from segmenter.checkpoints.reading import refuse_not_finite
 from segmenter.data.classes import Classes
-from segmenter.errors import UserError
+from segmenter.documents import BadDocument, read_json
+from segmenter.errors import UserError, shown
 from segmenter.recipes import earlier
 
 FORMAT = 2
 WEIGHTS, ABOUT = "model.safetensors", "config.json"
+HASHES = "sha256"  # of the weights, in the description; nothing else of it depends on them
 RESTORE = "restore it from where the model was trained"
 OF_TRAINING = ("pretrained", "freeze", "checkpointing")  # settings of the encoder that do not change the network
 
@@ -64,19 +67,26 @@ def description(about: Mapping, source: str, remedy: str) -> Description:
     try:
         written = about.get("format", 1)
         if written not in (1, FORMAT):
-            raise UserError(f"{source} has format {written}, this version reads up to {FORMAT}; update segmenter")
+            text = f"{source} has format {shown(written)}"
+            raise UserError(f"{text}, this version reads up to {FORMAT}; update segmenter")
         classes = Classes.from_dict(about["classes"])
         recipe = _recipe_1(about, source) if written == 1 else _recipe(about, source)
-        mean, std = (tuple(float(value) for value in about[name]) for name in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError("mean and std must hold 3 numbers each")
+        mean, std = (_three_numbers(about[name]) for name in ("mean", "std"))
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise ValueError("mean and std must be finite, and std above 0")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is damaged ({error!r}); {remedy}") from error
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{source} is damaged ({what}); {remedy}") from error
+    recipes.refuse_gaps(recipe.inference, source)
     return Description(classes, mean, std, recipe)
+
+
+def _three_numbers(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(type(part) in (int, float) for part in value):
+        raise ValueError(f"mean and std must hold 3 numbers each, not {shown(value)}")
+    return tuple(map(float, value))
 
 
 def _recipe(about: Mapping, source: str) -> config.Recipe:
@@ -103,15 +113,62 @@ def _recipe_1(about: Mapping, source: str) -> config.Recipe:
 
 
 def write(folder: Path, state: Mapping[str, Tensor], about: Description) -> None:
-    """Writes a model; where there is no room for it, an older one in the folder survives."""
+    """Writes a model; where there is no room for it, or the process is killed, an older one in the folder survives."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    before = _hashes(folder) if (folder / WEIGHTS).is_file() else []
+    described: list[str] = []
+
+    def describe(hashes: list[str]) -> None:
+        nonlocal described
+        described = hashes
+        hashed = {HASHES: hashes} if hashes else {}
+        atomic.write_text(folder / ABOUT, json.dumps(about.to_dict() | hashed, indent=1) + "\n")
 
     def write_both(path: Path) -> None:
+        nonlocal found
         save_file(state, path, {"format": "pt"})
-        # Before the weights take their place: where there is no room for both, both old files stay.
-        atomic.write_text(folder / ABOUT, json.dumps(about.to_dict(), indent=1) + "\n")
+        found = atomic.settled(path)
+        # Before the weights take their place: where there is no room for both, both old files stay. Until they have
+        # taken it, the description must be one of the old weights too, which may have no hash.
+        describe([] if before is None else list(dict.fromkeys([found, *before])))
 
+    found = ""
     atomic.write(folder / WEIGHTS, write_both)
+    if described != [found]:
+        describe([found])
+
+
+def _hashes(folder: Path) -> list[str] | None:
+    """The sha256 of the weights that a description was written for; two while one file replaces the other.
+
+    None where there is none, as earlier releases wrote none.
+    """
+    try:
+        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))[HASHES]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return [str(value) for value in found] if isinstance(found, list) else [str(found)]
+
+
+def _refuse_changed(path: Path) -> None:
+    """Does nothing if weights are, byte for byte, those that the description beside them was written for.
+
+    Raises:
+        UserError: they are not.
+    """
+    known = _hashes(path.parent)
+    if not known:
+        return
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); copy it again") from error
+    if found not in known:
+        raise UserError(
+            f"{path} is damaged, or of another model: its sha256 is {found[:8]}..., not {known[0][:8]}... as {ABOUT} "
+            f"says; copy both files again, or take {HASHES!r} out of {ABOUT} if the weights were changed on purpose"
+        )
 
 
 def read(folder: Path) -> Description:
@@ -125,19 +182,19 @@ def read(folder: Path) -> Description:
             raise UserError(f"{folder} is no model folder: {name} is missing; `segmenter train` writes one")
     path = folder / ABOUT
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # what is no text in UTF-8 is a ValueError too
-        raise UserError(f"{path} is damaged ({error!r}); {RESTORE}") from error
+        about = read_json(path)
+    except (BadDocument, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); {RESTORE}") from error
     if not isinstance(about, dict) or "format" not in about:
         raise UserError(f"{path} is damaged (it has no format); {RESTORE}")
     return description(about, str(path), RESTORE)
 
 
-def read_weights(model: nn.Module, path: Path) -> list[str]:
-    """Loads a .safetensors file into the model, every key accounted for; returns auxiliary decoders' keys, left out.
+def read_weights(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """A file's weights for the model, every key accounted for; and auxiliary decoders' keys, which are left out.
 
     Raises:
-        UserError: the file is damaged or not of this model, or holds values that are not finite.
+        UserError: the file is damaged, changed or not of this model, or holds values that are not finite.
     """
     try:
         state = load_file(path)
@@ -159,5 +216,5 @@ def read_weights(model: nn.Module, path: Path) -> list[str]:
                 f"the model has {tuple(wanted[name].shape)}; both files must come from one model"
             )
     refuse_not_finite(path, state)
-    model.load_state_dict(state)
-    return auxiliary
+    _refuse_changed(path)
+    return state, auxiliary

@@ -7,17 +7,18 @@ variables of the environment; what the recipe has a setting for is not taken fro
 import logging
 import os
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import GradientAccumulationPlugin, reduce
+from accelerate.utils import GradientAccumulationPlugin, gather_object, reduce
 
 from segmenter.errors import Said, UserError
 from segmenter.model.devices import device_of
+from segmenter.progress import say
 
 IGNORED = {  # the value that changes nothing, and the setting that decides instead
     "ACCELERATE_MIXED_PRECISION": ("no", "train.precision"),
@@ -83,8 +84,24 @@ def anywhere(flag: bool) -> bool:
     return bool(reduce(torch.tensor(float(flag), device=state.device), "sum"))
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """What all processes do, each by itself: where one of them has a UserError, all end with it.
+
+    Raises:
+        UserError: as `end`.
+    """
+    error = None
+    try:
+        yield
+    except UserError as found:
+        error = found
+    if anywhere(error is not None):
+        end(error)
+
+
 def end(error: UserError | None) -> NoReturn:
-    """Ends all processes, which must all call it; those that have an error say it, and none before that is said.
+    """Ends all processes, which must all call it, after each of their errors has been printed once.
 
     Raises:
         UserError: always; where there are several processes, one that has been printed.
@@ -92,10 +109,12 @@ def end(error: UserError | None) -> NoReturn:
     state = PartialState()
     if state.num_processes == 1 and error is not None:
         raise error
-    if error is not None:
-        _say(str(error))
+    found = [text for text in dict.fromkeys(gather_object(["" if error is None else str(error)])) if text]
+    if state.is_main_process:
+        for text in found:
+            say(f"segmenter: {text}")
     state.wait_for_everyone()  # launchers kill the others as soon as one has ended
-    raise Said("another process has said what is wrong" if error is None else str(error))
+    raise Said("; ".join(found)) from error
 
 
 def ends_with_the_others(method: Callable) -> Callable:
@@ -112,14 +131,10 @@ def ends_with_the_others(method: Callable) -> Callable:
                 "another process of this training has ended: it was killed, ran out of memory, or says itself what is "
                 f"wrong; go on from the last saved state with as many processes as you like: segmenter resume {run.out}"
             )
-            _say(told)  # at once: the launcher may end this one too
+            say(f"segmenter: {told}")  # at once: the launcher may end this one too
             raise Said(told) from error
 
     return watched
-
-
-def _say(text: str) -> None:
-    print(f"\nsegmenter: {text}", file=sys.stderr, flush=True)  # below the progress bar of the first process
 
 
 def _is_loss(error: RuntimeError) -> bool:

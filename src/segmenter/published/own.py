@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from segmenter.checkpoints import keys
 from segmenter.checkpoints.keys import Report
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
@@ -39,8 +40,21 @@ def read_folder(folder: Path) -> tuple[Segmenter, Report]:
     Raises:
         UserError: a file is missing or damaged, or they do not fit each other.
     """
-    model = Segmenter.described(folders.read(folder))
-    unused = folders.read_weights(model, folder / folders.WEIGHTS)
+    about = folders.read(folder)
+    try:
+        with keys.on_meta():  # before it is known that the weights fit, no memory is taken for what they claim
+            model = Segmenter.described(about)
+    except UserError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        text = f"{folder / folders.ABOUT} describes a network that cannot be built ({error})"
+        raise UserError(f"{text}; {folders.RESTORE}") from error
+    state, unused = folders.read_weights(model, folder / folders.WEIGHTS)
+    computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
+    # Memory of its own: parts of the file may lie where arithmetic rounds otherwise. What is computed and saved
+    # nowhere, such as rotary positions, is there only in a model that was made for real.
+    model = Segmenter.described(about) if computed else model.to_empty(device="cpu")
+    model.load_state_dict(state)
     return model.eval(), Report(TITLE, used=len(model.state_dict()), unused=unused)
 
 

@@ -78,6 +78,31 @@ def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) ->
     return known[kernel, layers]
 
 
+def convolution(ours: str, theirs: str, norm: str) -> dict[str, Source]:
+    """Our names of a convolution and the batch norm behind it to theirs."""
+    found = {f"{ours}1.{part}": Source(f"{norm}.{part}") for part in BATCH_NORM}
+    return found | {f"{ours}0.weight": Source(f"{theirs}.weight")}
+
+
+def up_heads(head: Head, theirs: str, norm: str, classifier: str) -> dict[str, Source]:
+    """Our names of Naive's and PUP's heads to theirs: a convolution's, its norm's, with {index}, and the classifier's.
+
+    In the last, {index} counts the convolutions.
+    """
+    parts = [("decoder.head.", "decode_head.", head.layers)]
+    for index in range(head.auxiliary):
+        parts.append((f"decoder.auxiliary.{index}.", f"auxiliary_head.{index}.", head.auxiliary_layers))
+    found = {}
+    for our_part, part, layers in parts:
+        for kind in NORM:
+            found[f"{our_part}norm.{kind}"] = Source(f"{part}norm.{kind}")
+            found[f"{our_part}classify.{kind}"] = Source(f"{part}{classifier.format(index=layers)}.{kind}")
+        for index in range(layers):
+            names = (part + name.format(index=index) for name in (theirs, norm))
+            found |= convolution(f"{our_part}convolutions.{index}.", *names)
+    return found
+
+
 def network(
     checkpoint: Checkpoint, report: Report, head: Head, blocks: str,
     sources: Callable[[Head, int], Mapping[str, Source]], unused: tuple[str, ...],

@@ -20,7 +20,7 @@ from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file, setr_heads
 from segmenter.published.openmmlab_config import Configuration
 from segmenter.published.openmmlab_file import PATCHES
-from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
+from segmenter.published.setr_heads import LEVELS, NORM, Head, convolution
 from segmenter.published.writable import refuse_other_parts
 
 NAME, TITLE = "openmmlab", "OpenMMLab's SETR"
@@ -63,17 +63,7 @@ def sources(head: Head, blocks: int) -> dict[str, Source]:
     if head.name == "setr_mla":
         del found["encoder.vit.cls_token"]
         return found | _mla(head.auxiliary)
-    found |= _up_head("decoder.head.", "decode_head.", head.layers)
-    for index in range(head.auxiliary):
-        found |= _up_head(f"decoder.auxiliary.{index}.", f"auxiliary_head.{index}.", head.auxiliary_layers)
-    return found
-
-
-def _up_head(ours: str, theirs: str, layers: int) -> dict[str, Source]:
-    found = {f"{ours}norm.{kind}": Source(f"{theirs}norm.{kind}") for kind in NORM}
-    for index in range(layers):
-        found |= _convolution(f"{ours}convolutions.{index}.", f"{theirs}up_convs.{index}.0.")
-    return found | {f"{ours}classify.{kind}": Source(f"{theirs}conv_seg.{kind}") for kind in NORM}
+    return found | setr_heads.up_heads(head, "up_convs.{index}.0.conv", "up_convs.{index}.0.bn", "conv_seg")
 
 
 def _mla(auxiliary: int) -> dict[str, Source]:
@@ -82,20 +72,19 @@ def _mla(auxiliary: int) -> dict[str, Source]:
         theirs = LEVELS - 1 - ours
         for kind in NORM:
             found[f"decoder.norms.{ours}.{kind}"] = Source(f"neck.norm.{ours}.{kind}")
-        found |= _convolution(f"decoder.project.{ours}.", f"neck.mla.channel_proj.{ours}.")
-        found |= _convolution(f"decoder.merge.{ours}.", f"neck.mla.feat_extract.{theirs}.")
-        for index in range(2):
-            found |= _convolution(f"decoder.heads.{ours}.{index}.", f"decode_head.up_convs.{theirs}.{index}.")
+        parts = {
+            f"decoder.project.{ours}.": f"neck.mla.channel_proj.{ours}",
+            f"decoder.merge.{ours}.": f"neck.mla.feat_extract.{theirs}",
+            f"decoder.heads.{ours}.0.": f"decode_head.up_convs.{theirs}.0",
+            f"decoder.heads.{ours}.1.": f"decode_head.up_convs.{theirs}.1",
+        }
+        for our_part, part in parts.items():
+            found |= convolution(our_part, f"{part}.conv", f"{part}.bn")
         for kind in NORM if ours < auxiliary else ():
             found[f"decoder.auxiliary.{ours}.{kind}"] = Source(f"auxiliary_head.{theirs}.conv_seg.{kind}")
     found["decoder.classify.weight"] = Source("decode_head.conv_seg.weight", _turned, _turned)
     found["decoder.classify.bias"] = Source("decode_head.conv_seg.bias")
     return found
-
-
-def _convolution(ours: str, theirs: str) -> dict[str, Source]:
-    found = {f"{ours}1.{part}": Source(f"{theirs}bn.{part}") for part in BATCH_NORM}
-    return found | {f"{ours}0.weight": Source(f"{theirs}conv.weight")}
 
 
 def _turned(weight: Tensor) -> Tensor:

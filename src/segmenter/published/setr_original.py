@@ -13,7 +13,7 @@ from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import setr_heads
 from segmenter.published.openmmlab_config import Configuration
-from segmenter.published.setr_heads import BATCH_NORM, LEVELS, NORM, Head
+from segmenter.published.setr_heads import LEVELS, NORM, Head, convolution
 
 NAME, TITLE = "original", "the original SETR"
 WRITES = ()
@@ -59,17 +59,7 @@ def sources(head: Head, blocks: int) -> dict[str, Source]:
     if head.name == "setr_mla":
         del found["encoder.vit.cls_token"]
         return found | _mla(head.auxiliary)
-    found |= _up_head("decoder.head.", "decode_head.", head.layers)
-    for index in range(head.auxiliary):
-        found |= _up_head(f"decoder.auxiliary.{index}.", f"auxiliary_head.{index}.", head.auxiliary_layers)
-    return found
-
-
-def _up_head(ours: str, theirs: str, layers: int) -> dict[str, Source]:
-    found = {f"{ours}norm.{kind}": Source(f"{theirs}norm.{kind}") for kind in NORM}
-    for index in range(layers):
-        found |= _convolution(f"{ours}convolutions.{index}.", f"{theirs}conv_{index}", f"{theirs}syncbn_fc_{index}")
-    return found | {f"{ours}classify.{kind}": Source(f"{theirs}conv_{layers}.{kind}") for kind in NORM}
+    return found | setr_heads.up_heads(head, "conv_{index}", "syncbn_fc_{index}", "conv_{index}")
 
 
 def _mla(auxiliary: int) -> dict[str, Source]:
@@ -78,18 +68,13 @@ def _mla(auxiliary: int) -> dict[str, Source]:
         neck, head = f"backbone.mla.mla_p{level + 2}", f"decode_head.mlahead.head{level + 2}"
         for kind in NORM:
             found[f"decoder.norms.{level}.{kind}"] = Source(f"backbone.norm_{level}.{kind}")
-        found |= _convolution(f"decoder.project.{level}.", f"{neck}_1x1.0", f"{neck}_1x1.1")
-        found |= _convolution(f"decoder.merge.{level}.", f"{neck}.0", f"{neck}.1")
-        found |= _convolution(f"decoder.heads.{level}.0.", f"{head}.0", f"{head}.1")
-        found |= _convolution(f"decoder.heads.{level}.1.", f"{head}.3", f"{head}.4")
+        found |= convolution(f"decoder.project.{level}.", f"{neck}_1x1.0", f"{neck}_1x1.1")
+        found |= convolution(f"decoder.merge.{level}.", f"{neck}.0", f"{neck}.1")
+        found |= convolution(f"decoder.heads.{level}.0.", f"{head}.0", f"{head}.1")
+        found |= convolution(f"decoder.heads.{level}.1.", f"{head}.3", f"{head}.4")
         if level < auxiliary:
             found[f"decoder.auxiliary.{level}.weight"] = Source(f"auxiliary_head.{level}.aux.weight")
     return found | {f"decoder.classify.{kind}": Source(f"decode_head.cls.{kind}") for kind in NORM}
-
-
-def _convolution(ours: str, convolution: str, norm: str) -> dict[str, Source]:
-    found = {f"{ours}1.{part}": Source(f"{norm}.{part}") for part in BATCH_NORM}
-    return found | {f"{ours}0.weight": Source(f"{convolution}.weight")}
 
 
 def _biases(head: Head) -> dict[str, str]:

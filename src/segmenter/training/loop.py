@@ -5,11 +5,10 @@ and dropout from (seed, step), so that a continued run repeats the uninterrupted
 """
 
 import math
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +17,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
-from segmenter import recipes
+from segmenter import progress, recipes
 from segmenter.config import Recipe
 from segmenter.data.dataset import EndlessSampler, TrainingSamples
 from segmenter.data.loader import loaded
@@ -32,19 +30,21 @@ from segmenter.model import processes
 from segmenter.model.devices import multiplying_in, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
+from segmenter.progress import Progress
 from segmenter.published.loading import load
 from segmenter.training import checkpoint, optim, sharding
+from segmenter.training.alone import alone
 from segmenter.training.objective import OBJECTIVES, Objective
-from segmenter.training.stopping import StopsOnInterrupt
+from segmenter.training.stopping import Stopped, StopsOnInterrupt
 
 LOG_EVERY = 10
 CPU = torch.device("cpu")
 
 
 def say(text: str) -> None:
-    """Prints a line to stderr without tearing the progress bar; of several processes, the first one does."""
+    """Writes a line to stderr; of several processes, the first one does."""
     if PartialState().is_main_process:
-        tqdm.write(text, file=sys.stderr)
+        progress.say(text)
 
 
 def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
@@ -55,24 +55,16 @@ def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
     """
     recipes.refuse_impossible(recipe)
     here = processes.device_here(device)
-    if PartialState().is_main_process:
-        checkpoint.refuse_taken(out)
-    kind = OBJECTIVES[recipe.task]
-    data = TASKS[recipe.task].open(recipe.data)
-    objective = kind(recipe, data)
-    _check(data, recipe.data.root, objective)
-    torch.manual_seed(recipe.train.seed)
-    model = Segmenter(recipe, data.classes)
-    if recipe.train.start:
-        try:
-            new = transfer(load(recipe.train.start), model)
-        except UserError as error:
-            raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
-        say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
-    run = Run(recipe, out, data, model, objective, here)
-    if PartialState().is_main_process:
-        checkpoint.claim(out, recipe)  # last, so that what is refused leaves no folder behind
-    return run.go()
+    main = PartialState().is_main_process
+    with processes.together():
+        if main:
+            checkpoint.refuse_taken(out)
+    run = _begun(recipe, out, here)
+    with _alone(out):  # last, so that what is refused leaves no folder behind
+        with processes.together():
+            if main:
+                checkpoint.claim(out, recipe)
+        return run.go()
 
 
 def resume(out: Path, device: str = "auto") -> float:
@@ -85,7 +77,44 @@ def resume(out: Path, device: str = "auto") -> float:
         raise UserError(f"{out} is no run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
     recipe = recipes.read(str(out / "recipe.yaml"))
     here = processes.device_here(device)
-    state = checkpoint.load_state(out)
+    with _alone(out):
+        with processes.together():
+            state = checkpoint.load_state(out, say)
+        if state is None:
+            say(f"{out} was ended before its first state was saved: it starts anew from its recipe.yaml")
+        return (_begun(recipe, out, here) if state is None else _restored(recipe, out, here, state)).go()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps others from the run, by the process that writes it."""
+    with ExitStack() as held:
+        with processes.together():
+            if PartialState().is_main_process:
+                held.enter_context(alone(out, say))
+        yield
+
+
+def _begun(recipe: Recipe, out: Path, here: torch.device) -> "Run":
+    """A run before its first step."""
+    with processes.together():
+        kind = OBJECTIVES[recipe.task]
+        data = TASKS[recipe.task].open(recipe.data)
+        objective = kind(recipe, data)
+        _check(data, recipe.data.root, objective)
+        torch.manual_seed(recipe.train.seed)
+        model = Segmenter(recipe, data.classes)
+        if recipe.train.start:
+            try:
+                new = transfer(load(recipe.train.start), model)
+            except UserError as error:
+                raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
+            say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
+    return Run(recipe, out, data, model, objective, here)
+
+
+def _restored(recipe: Recipe, out: Path, here: torch.device, state: dict) -> "Run":
+    """A run as its state says."""
     kind = OBJECTIVES[recipe.task]
     data = TASKS[recipe.task].open(recipe.data)
     # The weights come from the state, not from where the first ones came from.
@@ -102,7 +131,7 @@ def resume(out: Path, device: str = "auto") -> float:
             f"{out / checkpoint.STATE} does not fit {out / 'recipe.yaml'} and the data of now ({last}); "
             "put back the recipe and the classes that the run began with"
         ) from error
-    return run.go()
+    return run
 
 
 def _check(data: DataSet, root: str, objective: Objective) -> None:
@@ -145,8 +174,10 @@ class Run:
         self.recipe, self.settings, self.out, self.data = recipe, recipe.train, out, data
         self.objective, self.device = objective, device
         self.step, self.best = 0, -math.inf
+        self.unscored = False  # the validation that is due after this step is still to be made
         self.stopping = threading.Event()  # this process was told to stop
         self.ending = False  # all processes know that one was
+        self.at_once: Callable[[], AbstractContextManager[None]] = nullcontext  # what it may be told to stop within
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.accelerator = processes.accelerator()
@@ -193,6 +224,7 @@ class Run:
     def restore(self, state: dict) -> None:
         """Takes over the state that `state` gave."""
         self.step, self.best = state["step"], state["best"]
+        self.unscored = state.get("unscored", False)  # earlier releases always validated first
         sharding.load(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             sharding.load_optimizer(optimizer, saved)
@@ -204,6 +236,7 @@ class Run:
         return {
             "step": self.step,
             "best": self.best,
+            "unscored": self.unscored,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
@@ -218,41 +251,56 @@ class Run:
             UserError: it was told to stop, or cannot go on; what it did is saved.
         """
         main = self.accelerator.is_main_process
-        log = checkpoint.Log(self.out, self.step) if main else None
+        log = checkpoint.Log(self.out, self.step, self.unscored) if main else None
         settings = self.settings
-        bar = tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=not main)
+        bar = Progress(total=settings.steps, initial=self.step, desc="train", unit="step", disable=not main)
         since, images = time.perf_counter(), 0
-        with StopsOnInterrupt(self.stopping, say), bar, self._batches() as batches:
-            while self.step < settings.steps:
-                batch, error = {}, None
+        with StopsOnInterrupt(self.stopping, say) as told, bar, self._batches() as batches:
+            # Several processes agree on when to stop, in the midst of an update.
+            if self.accelerator.num_processes == 1:
+                self.at_once = told.at_once
+            while self.step < settings.steps or self.unscored:
                 try:
-                    batch = next(batches)
-                except UserError as unreadable:  # an image of this process's share
-                    error = unreadable
-                if processes.anywhere(error is not None):
-                    self._save_state()
-                    processes.end(error)
-                loss, norm = self._update(batch)
-                images += settings.batch
-                bar.update()
-                if self.step % LOG_EVERY == 0 or self.step == settings.steps:
-                    speed = images / (time.perf_counter() - since)
-                    rate = optim.learning_rate(settings, self.step - 1)
-                    bar.set_postfix_str(f"loss {loss:.3f}, lr {rate:.1e}, {speed:.1f} images/s")
-                    entry = {"loss": loss, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
-                    if log:
-                        log.write({"step": self.step, **entry})
-                    since, images = time.perf_counter(), 0
-                last = self.step == settings.steps
-                if last or self.step % settings.validate_every == 0:
-                    self._validate(log)
-                    since, images = time.perf_counter(), 0
+                    if not self.unscored:
+                        with self.at_once():
+                            batch = self._next(batches)
+                        loss, norm = self._update(batch)
+                        images += settings.batch
+                        bar.update()
+                        self.unscored = self.step == settings.steps or self.step % settings.validate_every == 0
+                        if self.step % LOG_EVERY == 0 or self.step == settings.steps:
+                            speed = images / (time.perf_counter() - since)
+                            rate = optim.learning_rate(settings, self.step - 1)
+                            bar.set_postfix_str(f"loss {loss:.3f}, lr {rate:.1e}, {speed:.1f} images/s")
+                            entry = {"loss": loss, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
+                            if log:
+                                log.write({"step": self.step, **entry})
+                            since, images = time.perf_counter(), 0
+                    if self.unscored:
+                        self._validate(log)
+                        self.unscored = False
+                        since, images = time.perf_counter(), 0
+                except Stopped:
+                    self.ending = True
+                last = self.step == settings.steps and not self.unscored
                 if last or self.ending or self.step % settings.save_every == 0:
                     self._save_state()
                 if self.ending and not last:
-                    told = f"stopped after step {self.step}; go on with: segmenter resume {self.out}"
-                    processes.end(UserError(told) if main else None)
+                    end = f"stopped after step {self.step}; go on with: segmenter resume {self.out}"
+                    processes.end(UserError(end))
         return self.best
+
+    def _next(self, batches: Iterator[dict]) -> dict:
+        """The next batch; where an image cannot be read, in any process, the state is saved first."""
+        error = None
+        try:
+            batch = next(batches)
+        except UserError as unreadable:
+            error = unreadable
+        if processes.anywhere(error is not None):
+            self._save_state()
+            processes.end(error)
+        return batch
 
     def _batches(self) -> AbstractContextManager[Iterator[dict]]:
         """This process's share of every remaining batch."""
@@ -329,9 +377,14 @@ class Run:
             checkpoint.save_state(self.out, state)
 
     def _validate(self, log: checkpoint.Log | None) -> None:
-        """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far."""
-        judged = self.judged.eval()
-        counts = totals_together(judged, self.data.splits["val"], workers=self.settings.workers, title="validate")
+        """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far.
+
+        Raises:
+            Stopped: it was told to stop; nothing was logged or saved.
+        """
+        judged, samples = self.judged.eval(), self.data.splits["val"]
+        with self.at_once():
+            counts = totals_together(judged, samples, workers=self.settings.workers, title="validate")
         if isinstance(counts, np.ndarray):
             counts = torch.from_numpy(counts.astype(np.float32))  # some devices have no float64
         scores = self.objective.scores(counts)

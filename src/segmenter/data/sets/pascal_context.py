@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from segmenter import atomic
 from segmenter.data.pairs import lines
 from segmenter.data.sets.mat_files import read_array
 from segmenter.errors import UserError
+from segmenter.progress import Progress
 
 # Of the classes 1 to 59 among the 459, in the order of classes/pascal_context.yaml; all others are background.
 IDS = (
@@ -54,6 +54,6 @@ def make_label_files(annotations: Path, home: Path) -> None:
             raise UserError(f"{list_file} does not exist; unpack Pascal VOC 2010 there")
         names = lines(list_file)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in tqdm(pool.map(convert, names), f"labels of {split}", len(names), unit="image", leave=False):
+            for _ in Progress(pool.map(convert, names), f"labels of {split}", len(names), unit="image", leave=False):
                 pass
         atomic.write_text(home / f"ImageSets/SegmentationContext/{split}.txt", "".join(f"{name}\n" for name in names))
