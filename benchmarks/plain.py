@@ -94,7 +94,7 @@ def labels_of_passes(passes: list[Pass], size: tuple[int, int]) -> Tensor:
     """As the published Segmenter does it: passes to labels (H W) by way of maps of every class at every pixel."""
     total = 0
     for logits, geometry, mirrored in passes:
-        (height, width), (rows, columns) = geometry.kept, geometry.windows
+        (height, width), (rows, columns) = geometry.window_size, geometry.windows
         canvas = (max(rows) + height, max(columns) + width)
         scores, count = torch.zeros(len(logits[0]), *canvas), torch.zeros(canvas)
         for one, (y, x) in zip(logits, itertools.product(rows, columns), strict=True):

@@ -243,12 +243,12 @@ def benchmark(
         seconds: How long each is repeated, at least three times.
         json: Print JSON instead of tables.
     """
-    from segmenter.cost.benchmark import WAYS, benchmark
+    from segmenter.cost.benchmark import WORKLOADS, benchmark
     from segmenter.cost.step_cost import training_step
     from segmenter.published.loading import load
 
-    ways = WAYS | {"training": training_step}
-    chosen = {name: ways[name] for name in only or ways}
+    workloads = WORKLOADS | {"training": training_step}
+    chosen = {name: workloads[name] for name in only or workloads}
     report = benchmark(load(model, device, precision), chosen, image, size, batch, seconds)
     tell(as_json(report.to_dict()) if json else report.table())
 

@@ -1,7 +1,7 @@
 """Every setting of a run, as dataclasses: the recipes in recipes/*.yaml are instances of `Recipe`.
 
-The docstring below a field is its help on the command line, its type says what it may be. Height comes before width
-everywhere.
+The docstring below a field is its help on the command line, and its type gives the allowed values. Height comes before
+width everywhere.
 """
 
 from dataclasses import dataclass, field, replace
@@ -58,15 +58,15 @@ class Data:
     root: str = ""
     """Folder with the images and masks, or `scenes` for the generated ones."""
     layout: Layout = "auto"
-    """How the folder is arranged; `auto` recognises it (Pascal Context with background)."""
+    """Layout of the folder; `auto` recognises it (Pascal Context with background)."""
     classes: str = ""
-    """Path of a classes.yaml; empty: the one in the root, or the layout's own classes."""
+    """Path of a classes.yaml; empty: the one in the root folder, or the layout's own classes."""
     map: tuple[str, ...] = ()
     """Mask values to change, each as `from:to`, for example 7:255."""
     split_seed: Seed = 0
     """Seed of the split into train, val and test where the folder has none."""
     depth_scale: NonNegative = 0.0
-    """Number in a map that means one metre: 1000 for millimetres, 256 in KITTI; 0: not stated (floats are metres)."""
+    """Value in a map that means one metre: 1000 for millimetres, 256 in KITTI; 0: not stated (floats are metres)."""
     depth_kind: DepthKind = "depth"
     """What depth maps hold: `depth`, or `inverse` depth (disparity)."""
 
@@ -78,7 +78,7 @@ class Augment:
     short_side: Pixels = 512
     """Pixels of the short side of an image at scale 1; prediction and evaluation use it too."""
     max_ratio: AtLeastOne = 4.0
-    """The long side is at most this many times the short side; longer images become smaller."""
+    """The long side is at most this many times `short_side`; longer images are scaled down further."""
     crop: tuple[Pixels, Pixels] = (512, 512)
     """Height and width of a training crop in pixels."""
     scale: tuple[Positive, Positive] = (0.5, 2.0)
@@ -98,7 +98,7 @@ class Encoder:
     name: str = "vit_small_patch16_384"
     """Name in timm."""
     pretrained: str = ""
-    """`hub` for timm's weights, a local .safetensors, .pth or .npz, or empty for random weights."""
+    """`hub` for timm's weights, the path of a .safetensors, .pth or .npz file, or empty for random weights."""
     patch_size: Pixels | None = None
     """Patch side in pixels where it differs from the name's; pre-trained patches are resampled."""
     depth: Annotated[int, Interval(ge=1, le=1000)] | None = None
@@ -108,9 +108,9 @@ class Encoder:
     heads: Channels | None = None
     """Attention heads where they differ from the name's (not with `hub`)."""
     mlp_ratio: Positive | None = None
-    """Hidden features of the MLPs for each of the width where they differ from the name's (not with `hub`)."""
+    """Hidden features of the MLPs per feature of the width, where it differs from the name's (not with `hub`)."""
     qkv_bias: bool | None = None
-    """Biases of queries, keys and values where that differs from the name's (not with `hub`)."""
+    """Whether queries, keys and values have biases, where it differs from the name's (not with `hub`)."""
     norm_eps: Annotated[float, Interval(gt=0, lt=1)] | None = None
     """Epsilon of the layer norms where it differs from the name's; the published Segmenter has 1e-5."""
     drop_path: Fraction = 0.1
@@ -120,29 +120,29 @@ class Encoder:
     position_resize: Literal["bilinear", "bicubic", "antialias"] = "bilinear"
     """How the position embedding is resampled to another grid; `antialias` is bicubic as timm does it."""
     freeze: Annotated[int, Interval(ge=-1, le=1000)] = 0
-    """Blocks kept as they are, counted from the input (with the patch embedding); -1: the whole encoder."""
+    """Number of frozen blocks, counted from the input (with the patch embedding); -1: the whole encoder."""
     checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
 @dataclass
 class Depth:
-    """What a model with the decoder `dpt_depth` learns and says; the others have labels."""
+    """What a model with the decoder `dpt_depth` learns and predicts; the others have labels."""
 
     target: Literal["inverse", "metric"] = "inverse"
-    """`inverse` depth up to a scale and a shift of each image, which mixes data of all kinds, or `metric` depth."""
+    """`inverse` depth up to a scale and a shift per image, which allows data of all kinds, or `metric` depth."""
     inverse_loss: Literal["mse", "mae", "trimmed"] = "trimmed"
-    """Squared error after an alignment by least squares, or absolute error of normalised maps, all or the best 80 %."""
+    """Squared error after least-squares alignment, or absolute error of normalised maps, of all or the best 80 %."""
     metric_loss: Literal["silog", "l1"] = "silog"
     """Scale-invariant error of the logarithm, or absolute error in metres."""
     gradient_weight: NonNegative = 0.5
     """Weight of the multi-scale gradient matching beside the loss of inverse depth."""
     max_depth: Positive = 80.0
-    """Metres; what is measured beyond is not scored, nor learnt by metric models."""
+    """Metres; pixels measured as farther are not scored, nor learnt by metric models."""
     scale: Positive = 0.1
-    """Of metric models: 1 / depth = scale x output + shift; outputs begin around 1. The published ones state theirs."""
+    """Of metric models: 1 / depth = scale x output + shift; outputs start around 1. Published models state theirs."""
     shift: NonNegative = 0.0125
-    """As `scale`; outputs are not negative, so that no prediction lies beyond 1 / shift metres."""
+    """See `scale`; outputs are not negative, so no prediction is farther than 1 / shift metres."""
 
 
 @dataclass
@@ -150,13 +150,13 @@ class Train:
     """Optimiser, schedule and book-keeping."""
 
     start: str = ""
-    """Model whose weights the training starts from, a folder or a name; patch size, crop and classes may differ."""
+    """Model whose weights training starts from, a folder or a name; patch size, crop and classes may differ."""
     steps: Count = 10000
-    """Optimiser updates in all."""
+    """Number of optimiser updates."""
     batch: Batch = 8
-    """Images in an update, over all processes."""
+    """Images per update, over all processes."""
     accumulate: Batch = 1
-    """Forward passes that an update is split into, to save memory."""
+    """Forward passes per update; more of them save memory."""
     optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
     """`sgd` with Nesterov momentum as in the paper, `adamw` for fine-tuning, `muon` to train from random weights."""
     lr: Positive = 1e-4
@@ -180,7 +180,7 @@ class Train:
     ema: Fraction = 0.0
     """Decay of the moving average of the weights that is validated and saved; 0: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` takes bf16 only where the hardware computes it natively."""
+    """`auto` uses bf16 only where the hardware computes it natively."""
     label_smoothing: Fraction = 0.0
     """Share of the target spread evenly over all classes."""
     batch_norm: Literal["update", "frozen"] = "update"
@@ -190,11 +190,11 @@ class Train:
     validate_every: Count = 1000
     """Updates between validations."""
     save_every: Count = 200
-    """Updates between checkpoints that `resume` goes on from."""
+    """Updates between checkpoints that `resume` can continue from."""
     workers: Processes = 2
     """Processes that load images; 0: load in the main process."""
     threads: Processes = 0
-    """CPU threads of the network; 0: as many as torch takes. With slow loading, leave a core to each worker."""
+    """CPU threads of the network; 0: torch's default. If loading is slow, leave a core for each worker."""
     seed: Seed = 0
     """Seed of everything random."""
     compile: bool = False
@@ -216,7 +216,7 @@ class Inference:
     enlarge: bool = False
     """Enlarge smaller images to the window, as the published Segmenter does, instead of taking them whole."""
     native: bool = False
-    """Keep an image's own scale instead of bringing its short side to the training's."""
+    """Keep an image's own scale instead of resizing it to the training scale."""
 
 
 @dataclass
@@ -233,7 +233,7 @@ class Recipe:
 
     @property
     def task(self) -> Task:
-        """What the model says of every pixel; the decoder decides it, so that nothing can contradict it."""
+        """What the model predicts for every pixel; the decoder alone determines it."""
         return self.decoder.task
 
 

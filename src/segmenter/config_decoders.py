@@ -1,4 +1,4 @@
-"""The settings of each decoder: its own dataclass, so that none has settings that it does not read."""
+"""The settings of each decoder: one dataclass each, so that no decoder has settings that it does not read."""
 
 import difflib
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ class Linear:
     """Segmenter's point-wise linear decoder, which has no settings."""
 
     name: Literal["linear"] = "linear"
-    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth, each with settings of its own."""
+    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth; each has its own settings."""
     task: ClassVar[Task] = "labels"
 
 
@@ -24,11 +24,11 @@ class MaskTransformer:
     """Segmenter's mask transformer."""
 
     name: Literal["mask_transformer"] = "mask_transformer"
-    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth, each with settings of its own."""
+    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth; each has its own settings."""
     layers: Layers = 2
-    """Blocks."""
+    """Number of blocks."""
     heads: Channels | None = None
-    """Attention heads where they are not one for every 64 features."""
+    """Attention heads; empty: one for every 64 features."""
     dropout: Fraction = 0.0
     """Dropout; the published code trains with 0.1."""
     drop_path: Fraction = 0.0
@@ -41,7 +41,7 @@ class SetrUp:
     """SETR-Naive and SETR-PUP."""
 
     name: Literal["setr_naive", "setr_pup"] = "setr_naive"
-    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth, each with settings of its own."""
+    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth; each has its own settings."""
     width: Channels = 256
     """Channels inside the heads."""
     taps: tuple[Layers, ...] = ()
@@ -53,7 +53,7 @@ class SetrUp:
     auxiliary_layers: Layers = 2
     """Convolutions of the auxiliary decoders in OpenMMLab's variant; Naive on Cityscapes has 1."""
     variant: Literal["original", "openmmlab"] = "original"
-    """Published implementation whose details are kept; set where its weights are loaded."""
+    """Implementation whose details are followed; set automatically when published weights are loaded."""
     task: ClassVar[Task] = "labels"
 
 
@@ -62,17 +62,17 @@ class SetrMla:
     """SETR-MLA."""
 
     name: Literal["setr_mla"] = "setr_mla"
-    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth, each with settings of its own."""
+    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth; each has its own settings."""
     width: Channels = 256
     """Channels of the four maps."""
     head_width: Channels | None = None
-    """Channels inside the four heads; none: half of the width, as published."""
+    """Channels inside the four heads; empty: half of the width, as published."""
     taps: tuple[Layers, ...] = ()
     """Blocks of the encoder (0-based) that are read, four; empty: as published, spread over the depth."""
     auxiliary: NonNegative = 0.4
     """Weight of the losses of the auxiliary decoders, which exist in training only; 0: none."""
     variant: Literal["original", "openmmlab"] = "original"
-    """Published implementation whose details are kept; set where its weights are loaded."""
+    """Implementation whose details are followed; set automatically when published weights are loaded."""
     task: ClassVar[Task] = "labels"
 
 
@@ -84,7 +84,7 @@ class Dpt:
     """DPT for labels."""
 
     name: Literal["dpt"] = "dpt"
-    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth, each with settings of its own."""
+    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth; each has its own settings."""
     width: Channels = 256
     """Channels of the fusion."""
     widths: tuple[Channels, ...] = ()
@@ -92,17 +92,17 @@ class Dpt:
     taps: tuple[Layers, ...] = ()
     """Blocks of the encoder (0-based) that are read; empty: as published, spread over the depth."""
     readout: Literal["project", "add", "ignore"] = "project"
-    """What becomes of the class token: a learnt mix with every patch, their sum, or nothing."""
+    """Use of the class token: `project` mixes it with every patch, `add` adds it, `ignore` leaves it out."""
     norm: bool = True
-    """Batch norms in the residual units."""
+    """Whether the residual units have batch norms."""
     bias: bool = False
-    """Biases in the residual units' convolutions."""
+    """Whether the residual units' convolutions have biases."""
     dropout: Fraction = 0.0
     """Dropout before the classifier; the published code trains with 0.1."""
     auxiliary: NonNegative = 0.4
     """Weight of the loss of the auxiliary decoder, which exists in training only; 0: none."""
     variant: DptVariant = "own"
-    """Published implementation whose details are kept; set where its weights are loaded."""
+    """Implementation whose details are followed; set automatically when published weights are loaded."""
     task: ClassVar[Task] = "labels"
 
 
@@ -111,7 +111,7 @@ class DptDepth:
     """DPT for depth."""
 
     name: Literal["dpt_depth"] = "dpt_depth"
-    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth, each with settings of its own."""
+    """linear, mask_transformer, setr_naive, setr_pup, setr_mla, dpt or dpt_depth; each has its own settings."""
     width: Channels = 256
     """Channels of the fusion."""
     widths: tuple[Channels, ...] = ()
@@ -119,15 +119,15 @@ class DptDepth:
     taps: tuple[Layers, ...] = ()
     """Blocks of the encoder (0-based) that are read; empty: as published, spread over the depth."""
     readout: Literal["project", "add", "ignore"] = "project"
-    """What becomes of the class token: a learnt mix with every patch, their sum, or nothing."""
+    """Use of the class token: `project` mixes it with every patch, `add` adds it, `ignore` leaves it out."""
     norm: bool = False
-    """Batch norms in the residual units."""
+    """Whether the residual units have batch norms."""
     bias: bool = True
-    """Biases in the residual units' convolutions."""
+    """Whether the residual units' convolutions have biases."""
     non_negative: bool = True
-    """The output ends in a ReLU."""
+    """Whether the output ends in a ReLU."""
     variant: DptVariant = "own"
-    """Published implementation whose details are kept; set where its weights are loaded."""
+    """Implementation whose details are followed; set automatically when published weights are loaded."""
     task: ClassVar[Task] = "depth"
 
 
@@ -156,10 +156,10 @@ def readers(setting: str) -> list[str]:
 
 
 def refuse_unread(name: str, setting: str) -> None:
-    """Returns if the decoder of a name reads a setting.
+    """Checks that the decoder of a name reads a setting.
 
     Raises:
-        UserError: it does not; the sentence names those that do.
+        UserError: it does not; the error names the decoders that do.
     """
     others = readers(setting)
     if name in others:

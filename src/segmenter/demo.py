@@ -1,4 +1,4 @@
-"""The demo: train on generated scenes from nothing, score on scenes never seen, write label maps and overlays."""
+"""The demo: train from scratch on generated scenes, score on unseen ones, write label maps and overlays."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from segmenter.training.loop import train
 from segmenter.views.pictures import predict_files
 
 PICTURES = 8
-PICTURE_SIZE = (192, 256)  # twice the training's: the photo's own size is what a prediction answers at
+PICTURE_SIZE = (192, 256)  # twice the training size: predictions have the photo's own size
 
 
 def demo(out: Path, device: str = "auto") -> Scores:

@@ -70,9 +70,9 @@ def test_calls_in_every_protocol(tmp_path, name, protocol, old):
         as_torch(path, pickle.dumps(content, protocol))
     text = refused(path)
     if old and protocol < 2:  # no file of torch's begins like that
-        assert "is no checkpoint: it begins with" in text
+        assert "is not a checkpoint: it begins with" in text
     else:
-        assert "which could run code; nothing of it was executed" in text
+        assert "which could run code; nothing in it was executed" in text
         assert f"{name}, which" in text or "functools.partial" in text or "builtin" in text or "posix.system" in text
 
 

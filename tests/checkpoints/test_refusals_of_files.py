@@ -73,7 +73,7 @@ def test_a_file_that_would_run_code(good, tmp_path, name, old):
     shown = name.replace("_io.", "io.")
     shown = {"builtins.getattr": "builtin"}.get(name, shown.rpartition(".")[2])
     assert shown in text
-    assert "which weights have no need of and which could run code; nothing of it was executed" in text
+    assert "which weights do not need and which could run code; nothing in it was executed" in text
     assert not marker.exists()
 
 
@@ -100,7 +100,7 @@ def test_every_instruction_that_could_run_code(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {path.name for path in tmp_path.iterdir()}
     text = refused(as_torch(tmp_path / "evil.pth", PROGRAMS[name]))
-    assert "which could run code; nothing of it was executed" in text
+    assert "which could run code; nothing in it was executed" in text
     assert {path.name for path in tmp_path.iterdir()} == before | {"evil.pth"}
 
 
@@ -213,13 +213,13 @@ def test_an_array_that_claims_more_than_there_is(tmp_path):
 def test_tensors_that_share_one_storage_many_times(tmp_path):
     numbers = torch.zeros(2**18)
     torch.save({f"a{i}": numbers[:] for i in range(400)}, tmp_path / "views.pth")
-    assert "claims 400 MB of tensors, far more than it holds; it was not read" in refused(tmp_path / "views.pth")
+    assert "claims 400 MB of tensors, far more than its size; it was not read" in refused(tmp_path / "views.pth")
 
 
 def test_one_array_under_many_names(tmp_path):
     numbers = np.zeros(2**17)
     torch.save({f"a{i}": numbers for i in range(400)}, tmp_path / "arrays.pth")
-    assert "claims 400 MB of tensors, far more than it holds; it was not read" in refused(tmp_path / "arrays.pth")
+    assert "claims 400 MB of tensors, far more than its size; it was not read" in refused(tmp_path / "arrays.pth")
 
 
 # ---- damage
@@ -255,7 +255,7 @@ def test_another_file_that_was_cut_off(good, share, suffix):
 def test_a_text_file(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     text = refused(tmp_path / "model.pth")
-    assert f"is no checkpoint: it begins with {content[:12]!r}" in text
+    assert f"is not a checkpoint: it begins with {content[:12]!r}" in text
 
 
 def test_another_zip_file(tmp_path):

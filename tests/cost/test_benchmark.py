@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from segmenter.cost import measuring
-from segmenter.cost.benchmark import WAYS, benchmark
-from segmenter.cost.benchmark_report import Report
+from segmenter.cost.benchmark import WORKLOADS, benchmark
+from segmenter.cost.benchmark_report import CostReport
 from segmenter.cost.measuring import PeakMemory, Spread, counted_flops, extra_memory, matmul_peak
-from segmenter.cost.stages import LEAST, Measured, Stage, Stages, Way
+from segmenter.cost.stages import LEAST, Measured, Stage, Stages, Workload
 from segmenter.cost.step_cost import training_step
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
@@ -46,7 +46,7 @@ def test_the_table_has_every_stage_of_every_way(disc_run, command):
     assert "vit_tiny_patch16_224 + linear, 3 classes" in head
     assert "GFLOP/s in fp32" in head
     tables = [part.splitlines() for part in parts[:-1]]
-    assert [lines[0].split(":")[0] for lines in tables] == [*WAYS, "training"]
+    assert [lines[0].split(":")[0] for lines in tables] == [*WORKLOADS, "training"]
     for lines in tables:
         assert lines[0].endswith("images/s")
         names = [line.split()[0] for line in lines[2:]]
@@ -61,8 +61,8 @@ def test_columns_end_below_each_other_whatever_was_measured(model):
         Stage("preprocess, which takes its time", Spread(123456.0, 98765.0, 234567.0), 3e15, 4e20),
         Stage("encoder", Spread(0.1, 0.05, 0.2), math.nan, 1e9),  # memory that the system does not tell
     ]
-    found = Measured("single", Way("64 x 64", 1, lambda _: None, torch.float16), stages[:-1], stages[-1])
-    report = Report(model(), CPU, {torch.float16: 1.0}, [found])
+    found = Measured("single", Workload("64 x 64", 1, lambda _: None, torch.float16), stages[:-1], stages[-1])
+    report = CostReport(model(), CPU, {torch.float16: 1.0}, [found])
     lines = report.table().split("\n\n")[1].splitlines()
     assert lines[0] == "single: 64 x 64, fp16, 10 images/s"
     assert lines[1].split() == ["ms,", "median", "(quarters)", "MiB", "GFLOP", "of", "peak"]
@@ -76,7 +76,7 @@ def test_the_numbers_fit_each_other(disc_run, command):
     found = json.loads(told.out)
     assert found["matmul_flops_per_second"]["fp32"] > 0
     assert found["classes"] == 3
-    assert [way["name"] for way in found["ways"]] == [*WAYS, "training"]
+    assert [way["name"] for way in found["ways"]] == [*WORKLOADS, "training"]
     assert [way["images"] for way in found["ways"]] == [1, 2, 1, 1, 2]
     for way in found["ways"]:
         *stages, whole = way["stages"]
@@ -98,10 +98,10 @@ def test_the_numbers_fit_each_other(disc_run, command):
 
 
 def test_operations_of_attention_are_counted(model):
-    report = benchmark(model(), {"single": WAYS["single"]}, **QUICK)
+    report = benchmark(model(), {"single": WORKLOADS["single"]}, **QUICK)
     tokens, width, patches = 1 + 64, 48, 64
     block = 2 * (12 * tokens * width**2 + 2 * tokens**2 * width)
-    (encoder,) = (stage for stage in report.found[0].stages if stage.name == "encoder")
+    (encoder,) = (stage for stage in report.measured[0].stages if stage.name == "encoder")
     assert encoder.flops == 2 * block + 2 * patches * (3 * 8 * 8) * width
 
 
@@ -110,12 +110,12 @@ def test_models_of_every_decoder(model, decoder):
     network = model(decoder)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     recipe = network.recipe
-    ways = {"single": WAYS["single"], "training": training_step}
+    workloads = {"single": WORKLOADS["single"], "training": training_step}
     if decoder == "dpt_depth":
-        ways |= WAYS  # windows and scales are left out
-    report = benchmark(network, ways, **QUICK)
-    assert [one.name for one in report.found] == ["single", "training"]
-    for one in report.found:
+        workloads |= WORKLOADS  # windows and scales are left out
+    report = benchmark(network, workloads, **QUICK)
+    assert [one.name for one in report.measured] == ["single", "training"]
+    for one in report.measured:
         assert [stage.name for stage in one.stages] == (TRAINING if one.name == "training" else INFERENCE)[:-1]
         assert all(stage.flops > 0 for stage in one.stages if stage.name in ("encoder", "decoder", "backward"))
     # Nothing is left behind: neither an update, nor a hook, nor another recipe.
@@ -144,9 +144,9 @@ def test_what_cannot_be_measured_is_said(disc_run, command, model, monkeypatch):
     assert told.status == 1
     assert told.err.endswith("there is no CUDA device here for --device cuda; write --device cpu\n")
     with pytest.raises(UserError, match="takes photos whole and at one scale; choose single or training"):
-        benchmark(model("dpt_depth"), {"windows": WAYS["windows"]}, **QUICK)
+        benchmark(model("dpt_depth"), {"windows": WORKLOADS["windows"]}, **QUICK)
     with pytest.raises(UserError, match=r"nothing.png does not exist"):
-        benchmark(model(), WAYS, image="nothing.png")
+        benchmark(model(), WORKLOADS, image="nothing.png")
 
 
 # ---- the instruments
@@ -157,7 +157,7 @@ def test_a_stage_that_is_entered_again_is_summed():
     stages = Stages(CPU, lambda: next(clock), lambda since: next(clock) - since)
     for name in ("a", "b", "a", None):
         stages.enter(name)
-    assert stages.found == {"a": (10 - 0) + (20 - 2), "b": 5 - 1}
+    assert stages.costs == {"a": (10 - 0) + (20 - 2), "b": 5 - 1}
 
 
 def test_the_spread_is_median_and_quarters():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segmenter import config
-from segmenter.data.check import Report, check_labels, median_frequency_weights
+from segmenter.data.check import LabelReport, check_labels, median_frequency_weights
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.findings import GENERATED, Finding
 from segmenter.data.layouts import open_labels
@@ -41,7 +41,7 @@ def opened(root: Path) -> DataSet:
     return open_labels(config.Data(root=str(root)))
 
 
-def texts(report: Report, severity: str) -> list[str]:
+def texts(report: LabelReport, severity: str) -> list[str]:
     return [finding.text for finding in report.findings if finding.severity == severity]
 
 
@@ -153,11 +153,11 @@ def test_of_generated_samples_a_few_are_counted():
 def test_weights_are_median_frequency_over_frequency():
     counts = {"train": np.array([300, 50, 0, 10])}
     in_images = {"train": np.array([400, 400, 0, 100])}
-    report = Report([], Classes(tuple("abcd"), default_colors(4)), counts, in_images, {"train": 0})
+    report = LabelReport([], Classes(tuple("abcd"), default_colors(4)), counts, in_images, {"train": 0})
     weights = median_frequency_weights(report)  # frequencies 0.75, 0.125, none, 0.1: the median is 0.125
     np.testing.assert_allclose(weights, [0.125 / 0.75, 1, 1, 1.25], rtol=1e-6)
     assert weights.dtype == np.float32
 
 
 def test_warnings_alone_do_not_refuse():
-    Report([Finding("warning", "x")], Classes(("a",), default_colors(1)), {}, {}, {}).refuse_errors()
+    LabelReport([Finding("warning", "x")], Classes(("a",), default_colors(1)), {}, {}, {}).refuse_errors()

@@ -264,7 +264,7 @@ def test_arrays_of_matlab_files(tmp_path, dtype, compressed):
         read_array(path, "Labels")
     for content in (path.read_bytes()[:180], b"", b"x" * 300):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.mat (is broken or no MATLAB file|holds no array)"):
+        with pytest.raises(UserError, match=r"a\.mat (is broken or not a MATLAB file|holds no array)"):
             read_array(path, "LabelMap")
 
 

@@ -288,7 +288,7 @@ def test_an_output_folder_that_holds_other_files(discs, train, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     for out in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
-        assert_refused(train(discs, out=out), f"{out} is no empty folder; choose another --out")
+        assert_refused(train(discs, out=out), f"{out} is not an empty folder; choose another --out")
     told = train(discs, out=tmp_path / "full" / "thesis.txt" / "below")
     assert_refused(told, "could not write", "choose a folder")
     assert contents(tmp_path / "full") == {"thesis.txt": b"mine"}

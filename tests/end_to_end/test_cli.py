@@ -117,7 +117,7 @@ def test_models_of_one_form(command):
     assert file["address"].endswith("_20220105_162750-7ef345be.pth")
     told = command("models", "resnet*")
     assert told.status == 1
-    assert "no encoder, recipe or published model has a name of the form 'resnet*'; try" in told.err
+    assert "the name of no encoder, recipe or published model matches 'resnet*'; try" in told.err
 
 
 def test_settings_of_the_command_line_go_above_those_of_the_recipe(command, tiny_recipe, recipe_file):

@@ -70,7 +70,7 @@ def test_what_the_layout_cannot_say_is_told(model, tmp_path, command):
     model.recipe.encoder.position_resize = "bicubic"
     model.save(tmp_path / "model")
     told = command("convert", tmp_path / "model", "--out", tmp_path / "out", "--layout", "original")
-    assert "what reads the layout original elsewhere does otherwise: positions resampled bilinearly, here" in told.out
+    assert "other code that reads the layout original differs: positions resampled bilinearly, here" in told.out
 
 
 def test_a_layout_without_the_decoder(model, tmp_path, command):
@@ -78,8 +78,8 @@ def test_a_layout_without_the_decoder(model, tmp_path, command):
     told = command("convert", tmp_path / "model", "--out", tmp_path / "out", "--layout", "huggingface")
     assert told.status == 1
     assert told.err == (
-        f"segmenter: the layout huggingface has no decoder mask_transformer, which {tmp_path / 'model'} has; choose "
-        "--layout segmenter or original or openmmlab\n"
+        f"segmenter: {tmp_path / 'model'} has the decoder mask_transformer, which the layout huggingface does not "
+        "have; choose --layout segmenter or original or openmmlab\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -90,13 +90,13 @@ def test_a_layout_that_there_is_not(model, tmp_path, command):
         told = command("convert", tmp_path / "model", "--out", tmp_path / "out", "--layout", name)
         assert told.status == 2
         names = "segmenter or original or openmmlab or huggingface"
-        assert told.err == f"segmenter: no model is written in a layout {name!r}; choose --layout {names}\n"
+        assert told.err == f"segmenter: models cannot be written in a layout {name!r}; choose --layout {names}\n"
         assert not (tmp_path / "out").exists()
 
 
 def test_help_names_every_layout_that_models_are_written_in(command):
     told = command("convert", "--help")
-    assert all(name in told.out for name in known_layouts.written())
+    assert all(name in told.out for name in known_layouts.written_layouts())
 
 
 def test_a_name_and_a_decoder_belong_to_one_layout():
@@ -115,8 +115,8 @@ def test_an_encoder_that_the_layout_has_not(tmp_path, command, layout):
     Segmenter(recipe, Classes(("a", "b"), default_colors(2))).save(tmp_path / "model")
     told = command("convert", tmp_path / "model", "--out", tmp_path / "out", "--layout", layout)
     assert told.status == 1
-    assert "vit_small_patch14_dinov2 with linear is built otherwise than " in told.err
-    assert told.err.endswith("; save the model as a folder of our own\n")
+    assert "vit_small_patch14_dinov2 with linear differs from " in told.err
+    assert told.err.endswith("; save the model in our own layout instead (segmenter)\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -129,7 +129,7 @@ def test_what_is_there_is_not_written_over(model, tmp_path, command, taken):
     (out / "notes.txt" if taken == "folder" else out).write_text("mine")
     told = command("convert", tmp_path / "model", "--out", out)
     assert told.status == 1
-    assert told.err == f"segmenter: {out} is no empty folder; choose another --out\n"
+    assert told.err == f"segmenter: {out} is not an empty folder; choose another --out\n"
     assert [path.name for path in out.iterdir()] == ["notes.txt"] if taken == "folder" else out.read_text() == "mine"
 
 

@@ -94,7 +94,7 @@ def test_from_a_folder_to_depth(tmp_path, rooms, command):
         (("train", "--config", "dpt-depth", "--train.label-smoothing", "0.1", "--out", "{new}"),
          "train.label_smoothing is set, but decoder.name is dpt_depth, which learns depth"),
         (("evaluate", "{disc_run}", "{discs}", "--alignment", "median"),
-         "alignment is 'median', but the model gives labels, which need none; leave it out"),
+         "alignment is 'median', but the model predicts labels, which need none; leave it out"),
     ],
     ids=["no scale", "no scale in check", "no masks", "no depth", "label smoothing", "alignment of labels"],
 )  # fmt: skip

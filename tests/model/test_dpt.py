@@ -228,7 +228,7 @@ def test_parameters_are_as_documented(name, labels, depth):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"taps": (0, 1, 2)}, "decoder.taps is 0 1 2; .* reads 4 blocks"),
+        ({"taps": (0, 1, 2)}, "decoder.taps is 0 1 2, .* reads 4 blocks"),
         ({"taps": (0, 1, 2, 4)}, "decoder.taps is 0 1 2 4, but the encoder has the blocks 0 to 3"),
         ({"taps": (-1, 1, 2, 3)}, "the encoder has the blocks 0 to 3"),
         ({"widths": (8, 8, 8)}, r"decoder.widths is \(8, 8, 8\); DPT has 4 levels, finest first"),

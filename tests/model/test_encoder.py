@@ -240,7 +240,7 @@ def test_relative_positions_follow_the_grid():
     table = torch.zeros(height * width + 3, 3)
     table[: height * width] = torch.arange(height).repeat_interleave(width)[:, None].float()
     table[-3:] = torch.tensor([100.0, 200.0, 300.0])[:, None]
-    bias = encoder._relative_bias(table, (3, 5), encoder._places((3, 5)))
+    bias = encoder._relative_bias(table, (3, 5), encoder._shared_positions((3, 5)))
     assert bias.shape == (1, 3, 16, 16)
     assert bias[0, :, 0, 0].tolist() == [300] * 3
     assert bias[0, 0, 1:, 0].unique().tolist() + bias[0, 0, 0, 1:].unique().tolist() == [200, 100]
@@ -438,7 +438,7 @@ def test_an_unknown_encoder_with_what_it_may_have_been():
     ],
 )
 def test_what_is_no_plain_vision_transformer(name):
-    with pytest.raises(UserError, match=f"^encoder.name: {name} is no plain vision transformer"):
+    with pytest.raises(UserError, match=f"^encoder.name: {name} is not a plain vision transformer"):
         create(name)
 
 
@@ -457,7 +457,7 @@ def test_a_shape_that_cannot_be(shape, text):
 
 @pytest.mark.parametrize("shape", ["depth", "width", "heads"])
 def test_a_shape_of_one_s_own_goes_with_random_weights_only(shape):
-    with pytest.raises(UserError, match="go with random weights only"):
+    with pytest.raises(UserError, match="mlp_ratio and qkv_bias need random weights"):
         Encoder(config.Encoder("vit_tiny_patch16_224", pretrained="hub", **{shape: 6}), (64, 64))
 
 

@@ -74,7 +74,7 @@ def test_blocks_that_cannot_be(name, taps, text):
 
 
 def test_mla_reads_four_blocks():
-    text = "decoder.taps is 5 11; setr_mla reads 4 blocks, write as many, or none"
+    text = "decoder.taps is 5 11, but setr_mla reads 4 blocks; write 4, or none"
     with pytest.raises(UserError, match=text):
         made("setr_mla", taps=(5, 11))
 
@@ -197,7 +197,7 @@ def test_mla_with_relative_positions_is_refused(name):
 @each_name
 def test_one_value_is_too_few_for_batch_norm(name):
     model = small_model(name).train()
-    with pytest.raises(UserError, match=r"nothing to measure; raise train\.batch .* train\.batch_norm frozen$"):
+    with pytest.raises(UserError, match=r"grid of one cell; raise train\.batch .* train\.batch_norm frozen$"):
         model.forward_auxiliary(noise(1, 3, 16, 9))
     assert all(logits.isfinite().all() for logits in model.forward_auxiliary(noise(2, 3, 16, 9)))
     assert all(logits.isfinite().all() for logits in model.eval().forward_auxiliary(noise(1, 3, 16, 9)))

@@ -111,8 +111,8 @@ def test_an_encoder_that_ends_before_the_model_s_is_refused():
         with pytest.raises(UserError) as error:
             transfer(old, new)
         assert str(error.value) == (
-            "train.start: its decoder setr_naive reads the encoder up to block 1, which are all it has; "
-            f"{decoder} needs those up to 3: start from another model, or write encoder.depth: 2"
+            "train.start: the encoder there ends with block 1, the last that its decoder setr_naive reads, but "
+            f"{decoder} needs the blocks up to 3: start from another model, or write encoder.depth: 2"
         )
         assert all(torch.equal(tensor, first[name]) for name, tensor in new.state_dict().items())
     short = other("linear", depth=2)  # as the sentence says

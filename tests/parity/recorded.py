@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import segmenter
-from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.keys import LoadReport
 from segmenter.config import Inference
 from segmenter.model.segmenter import Segmenter
 
@@ -72,7 +72,7 @@ def unstated(model: dict, state: Container[str]) -> set[str]:
     return found
 
 
-def assert_assumed(report: Report, wanted: Collection[str]) -> None:
+def assert_assumed(report: LoadReport, wanted: Collection[str]) -> None:
     """Exactly these things were assumed, besides names of classes, each named by words that it contains."""
     assumed = [text for text in report.assumed if "without names" not in text]
     assert len(assumed) == len(wanted), (assumed, wanted)

@@ -141,7 +141,7 @@ def test_without_variant_it_is_said_what_was_assumed(tmp_path):
 def test_what_the_original_has_not_is_refused(name, tmp_path):
     with torch.device("meta"):
         model = segmenter.create(name, decoder="linear", classes=4, image_size=56)
-    with pytest.raises(UserError, match=r"built otherwise than the original Segmenter: .*; save the model as a folder"):
+    with pytest.raises(UserError, match=r"differs from the original Segmenter in .*; save the model in our own layout"):
         original.write(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -149,7 +149,7 @@ def test_what_the_original_has_not_is_refused(name, tmp_path):
 def test_other_heads_than_the_original_s_are_refused(tmp_path):
     model = small_model()
     model.recipe.decoder.heads = 2
-    with pytest.raises(UserError, match="the mask transformer has other heads than the original's"):
+    with pytest.raises(UserError, match="the mask transformer's heads differ from the original's"):
         original.write(model, tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_a_folder_of_our_own_and_its_weights(tmp_path):
     assert_same(segmenter.load(tmp_path / "ours"), model)
     assert_same(segmenter.load(tmp_path / "ours" / "model.safetensors"), model)
     (tmp_path / "ours" / "model.safetensors").rename(tmp_path / "alone.safetensors")
-    with pytest.raises(UserError, match=r"holds the weights of a model folder; config\.json must lie beside it"):
+    with pytest.raises(UserError, match=r"holds the weights of a model folder; name it model\.safetensors again"):
         segmenter.load(tmp_path / "alone.safetensors")
 
 
@@ -193,7 +193,7 @@ def test_an_encoder_alone_is_no_model(tmp_path):
 
 def test_an_unknown_layout(tmp_path):
     save_file({"layer1.0.conv1.weight": torch.zeros(2)}, tmp_path / "resnet.safetensors")
-    with pytest.raises(UserError, match=r"of no layout that is known here \(our own model folder; .*layer1\.0\.conv1"):
+    with pytest.raises(UserError, match=r"none of the known layouts \(our own model folder; .*layer1\.0\.conv1"):
         segmenter.load(tmp_path / "resnet.safetensors")
 
 

@@ -180,7 +180,7 @@ def test_a_file_that_does_not_fit_is_refused(case, published, kind):
         "unknown": ({"backbone.extra": torch.zeros(1)}, r"1 are unknown \(backbone\.extra\)"),
         "shape": (
             {"backbone.layers.0.ln1.bias": torch.zeros(other)},
-            rf"layers\.0\.ln1\.bias is \({other},\), not as \({width},\) asks for",
+            rf"layers\.0\.ln1\.bias is \({other},\) and not \({width},\)",
         ),
         "not finite": (
             {"backbone.ln1.bias": torch.full((width,), torch.nan)},

@@ -48,7 +48,7 @@ def published(tmp_path):
 
 
 def with_auxiliary(path) -> torch.nn.Module:
-    layout = setr_original if setr_original.recognise(read(path).state) else setr_openmmlab
+    layout = setr_original if setr_original.recognize(read(path).state) else setr_openmmlab
     return layout.read(read(path), auxiliary=True)[0]
 
 

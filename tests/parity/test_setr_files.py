@@ -300,7 +300,7 @@ def test_a_file_that_does_not_fit_is_refused(layout, name, kind, file):
     change, text = {
         "missing": ({key: None}, rf"1 of \d+ tensors are missing \({key}\)"),
         "unknown": ({"decode_head.extra": torch.zeros(2)}, r"1 are unknown \(decode_head\.extra\)"),
-        "shape": ({key: torch.ones(7)}, rf"{key} is \(7,\), not as \(\d,\) asks for"),
+        "shape": ({key: torch.ones(7)}, rf"{key} is \(7,\) and not \(\d,\)"),
         "not finite": ({key: torch.full_like(state_of(layout, name)[key], torch.nan)}, rf"not finite in {key}"),
     }[kind]
     with pytest.raises(UserError, match=text):

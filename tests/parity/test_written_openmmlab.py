@@ -104,6 +104,6 @@ def test_a_damaged_part_of_our_own(tmp_path):
 def test_what_the_layout_has_not_is_refused(name, tmp_path):
     with torch.device("meta"):
         model = segmenter.create(name, decoder="linear", classes=4, image_size=56)
-    with pytest.raises(UserError, match=r"built otherwise than OpenMMLab's Segmenter: .*; save the model as a folder"):
+    with pytest.raises(UserError, match=r"differs from OpenMMLab's Segmenter in .*; save the model in our own layout"):
         openmmlab.write(model, tmp_path)
     assert not list(tmp_path.iterdir())

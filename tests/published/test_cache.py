@@ -355,8 +355,8 @@ def test_a_file_that_changed_in_the_cache(host):
     path = cache.fetch(model) / "model.bin"
     path.write_bytes(CONTENT[:-1])
     text = refused(model)
-    assert text.startswith(f"{path} has changed since it came here: its sha256 is ")
-    assert text.endswith(f"not {HASH[:8]}... as in {path}.sha256; delete both to fetch it again")
+    assert text.startswith(f"{path} has changed since its download: its sha256 is ")
+    assert text.endswith(f"not {HASH[:8]}... as in {path}.sha256; delete both to download it again")
 
 
 # ---- the table
@@ -392,7 +392,7 @@ def test_parameters_are_those_of_our_network(model):
 
 def test_other_sources_have_the_same_size_and_data():
     def others(name: str) -> list[str]:
-        return [model.name for model in catalogue.others(catalogue.find(name))]
+        return [model.name for model in catalogue.alternatives(catalogue.find(name))]
 
     assert others("seg-tiny-mask-ade20k") == ["seg-tiny-mask-ade20k-openmmlab"]
     assert others("seg-small-mask-ade20k") == ["seg-small-mask-ade20k-openmmlab", "seg-small-linear-ade20k-openmmlab"]

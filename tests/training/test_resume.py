@@ -149,7 +149,7 @@ def test_a_second_run_into_the_folder_is_refused_and_changes_nothing(disc_run, d
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is no empty folder; choose another --out"):
+    with pytest.raises(UserError, match="is not an empty folder; choose another --out"):
         loop.train(tiny_recipe(discs), tmp_path / "full")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 

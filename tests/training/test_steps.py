@@ -99,7 +99,7 @@ def test_the_moving_average_is_validated_and_saved(tmp_path, discs, tiny_recipe)
     name = "decoder.project.weight"
     # The average starts at the first weights it sees, those after step 1.
     expected = 0.5 * (0.5 * seen[1][name] + 0.5 * seen[2][name]) + 0.5 * seen[3][name]
-    torch.testing.assert_close(dict(run.judged.named_parameters())[name], expected)
+    torch.testing.assert_close(dict(run.evaluated_model.named_parameters())[name], expected)
 
 
 @pytest.mark.parametrize(

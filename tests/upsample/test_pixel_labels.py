@@ -54,13 +54,13 @@ def test_the_cases_hold_every_kind_of_geometry():
     geometries = [case.geometry() for case in CASES]
     kinds = {
         "windows": lambda g: g.windows is not None,
-        "overlap": lambda g: g.windows is not None and any(b < g.kept[1] for b in g.windows[1][1:2]),
+        "overlap": lambda g: g.windows is not None and any(b < g.window_size[1] for b in g.windows[1][1:2]),
         "300 classes": lambda g: CASES[geometries.index(g)].logits(g).shape[1] == 300,
         "enlarged at last": lambda g: g.final is not None and g.final[0] > g._canvas[0],
         "made smaller at last": lambda g: g.final is not None and g.final[1] < g._canvas[1],
         "mirrored": lambda g: g.mirrored,
         "corners aligned": lambda g: g.align_corners,
-        "cropped": lambda g: g.kept != g.extent,
+        "cropped": lambda g: g.window_size != g.extent,
         "grid finer than the image": lambda g: g.grid[0] > g.size[0],
         "stride 14": lambda g: g.extent[0] == 14 * g.grid[0],
         "plain": lambda g: g.windows is None and g.final is None and not g.mirrored,

@@ -104,16 +104,16 @@ def test_every_operation_runs_on_one_thread(call, monkeypatch):
 def test_as_many_threads_as_the_caller_has():
     meeting = threading.Barrier(3)
     torch.set_num_threads(3)
-    threads.apart(CPU, lambda: threads.each(lambda _: meeting.wait(60), range(3)))  # each waits for the others
+    threads.in_own_thread(CPU, lambda: threads.each(lambda _: meeting.wait(60), range(3)))  # each waits for the others
     torch.set_num_threads(1)
     here = threading.current_thread()
-    seen = threads.apart(CPU, lambda: threads.each(lambda _: threading.current_thread(), range(5)))
+    seen = threads.in_own_thread(CPU, lambda: threads.each(lambda _: threading.current_thread(), range(5)))
     assert seen == [here] * 5
 
 
 def test_results_come_in_the_order_of_the_pieces():
     torch.set_num_threads(3)
-    found = threads.apart(CPU, lambda: threads.each(lambda i: time.sleep((10 - i) / 1000) or i, range(10)))
+    found = threads.in_own_thread(CPU, lambda: threads.each(lambda i: time.sleep((10 - i) / 1000) or i, range(10)))
     assert found == list(range(10))
 
 
@@ -143,7 +143,7 @@ def test_many_callers_at_once():
 def test_modes_are_those_of_the_caller():
     torch.set_num_threads(2)
     modes = lambda: (torch.is_inference_mode_enabled(), torch.is_grad_enabled())  # noqa: E731
-    everywhere = lambda: threads.apart(CPU, lambda: threads.each(lambda _: modes(), range(4)))  # noqa: E731
+    everywhere = lambda: threads.in_own_thread(CPU, lambda: threads.each(lambda _: modes(), range(4)))  # noqa: E731
     for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
         with mode():
             assert everywhere() == [modes()] * 4
@@ -174,7 +174,7 @@ def test_an_error_reaches_the_caller_and_ends_the_work():
         raise ArithmeticError(f"piece {piece}")
 
     with pytest.raises(ArithmeticError, match=r"piece [01]"):
-        threads.apart(CPU, lambda: threads.each(fail, range(1000)))
+        threads.in_own_thread(CPU, lambda: threads.each(fail, range(1000)))
     assert len(begun) <= 2
     truth = torch.full((2, *PLAIN.size), 40)
     with pytest.raises(ValueError, match="the labels hold 40, but there are 40 classes"):

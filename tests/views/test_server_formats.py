@@ -81,7 +81,7 @@ def test_another_models_classes_are_refused(model, photos, tmp_path, server, cla
 
 
 def test_a_name_that_cityscapes_could_not_place_is_refused(model, photos, tmp_path):
-    with pytest.raises(UserError, match=r"^holiday is no name of a Cityscapes image, as in berlin_000000_000019_left"):
+    with pytest.raises(UserError, match=r"^holiday is not the name of a Cityscapes image, such as berlin_000000_0"):
         predict_files(model("cityscapes"), [str(photos("holiday.png"))], tmp_path / "out", format="cityscapes")
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segmenter.checkpoints.keys import Report, depth, refuse_other_keys
+from segmenter.checkpoints.keys import LoadReport, depth, refuse_other_keys
 from segmenter.checkpoints.reading import Checkpoint, read, refuse_not_finite
 from segmenter.errors import UserError
 
@@ -49,13 +49,13 @@ SHAPES = {
 
 
 def timm_name(shape: Shape) -> str:
-    """timm's name of an encoder of this shape; of another shape, a name whose shape is to be changed to it."""
+    """timm's name for an encoder of this shape; if there is none, a name whose shape must then be changed."""
     fallback = "deit_tiny_distilled_patch16_224" if shape.distilled else "vit_tiny_patch16_384"
     return next((name for name, known in SHAPES.items() if known == shape), fallback)
 
 
 def changes(name: str, shape: Shape) -> dict[str, int | None]:
-    """What of the encoder of this name must be set to give it the shape: fields of config.Encoder."""
+    """The fields of config.Encoder that give the encoder of this name the shape."""
     known = SHAPES.get(name)
     wanted = {"patch_size": shape.patch, "width": shape.width, "heads": shape.heads, "depth": shape.depth}
     if known is None:
@@ -65,7 +65,7 @@ def changes(name: str, shape: Shape) -> dict[str, int | None]:
 
 
 def is_google(keys: Collection[str]) -> bool:
-    """Whether the keys are those of Google's files, or of most of one."""
+    """Whether the keys are those of one of Google's files, or most of them."""
     return any(key.partition("Transformer/encoderblock")[0] in PREFIXES and "encoderblock" in key for key in keys)
 
 
@@ -75,11 +75,11 @@ def is_timm(keys: Collection[str]) -> bool:
 
 
 class EncoderFile(NamedTuple):
-    """An encoder's weights under timm's names (raw DINOv2 and the like as they are), without a classifier's."""
+    """An encoder's weights under timm's names (those of raw DINOv2 and similar unchanged), without the classifier."""
 
     state: dict[str, Tensor]
     heads: int | None = None
-    """Attention heads, where the layout tells them."""
+    """Attention heads, where the layout shows them."""
 
 
 def read_encoder(path: str | Path) -> EncoderFile:
@@ -108,7 +108,7 @@ def from_google(checkpoint: Checkpoint) -> EncoderFile:
     sources = _google_sources(depth(state, f"{prefix}Transformer/encoderblock_"))
     wanted = [f"{prefix}{key}" for keys, _ in sources.values() for key in keys]
     unused = [f"{prefix}{name}" for name in ("head/", "pre_logits/")]
-    report = Report(GOOGLE)
+    report = LoadReport(GOOGLE)
     if prefix == "opt/target/":
         unused += ["opt/state/"]  # the optimiser's
     refuse_other_keys(checkpoint, report, wanted, unused)
@@ -124,7 +124,7 @@ def from_google(checkpoint: Checkpoint) -> EncoderFile:
 
 
 def _google_sources(blocks: int) -> Mapping[str, tuple[tuple[str, ...], Callable[..., Tensor]]]:
-    """Our name to the file's keys and what makes one tensor of theirs."""
+    """From our names to the file's keys and the function that makes one tensor of theirs."""
 
     def same(tensor: Tensor) -> Tensor:
         return tensor
@@ -167,7 +167,7 @@ def _rows(*kernels: Tensor) -> Tensor:
 
 
 def position_grid(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """The square grid that the positions of a state dict of timm's names lie on; None where it cannot be told."""
+    """The square grid of the positions in a state dict with timm's names; None if it cannot be determined."""
     if "pos_embed" not in state or state["pos_embed"].ndim != 3:
         return None
     rows = state["pos_embed"].shape[1]

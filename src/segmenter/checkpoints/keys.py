@@ -1,6 +1,6 @@
 """Accounts for every key of a published file: used, known to be unused, missing, or unknown.
 
-A layout says for each tensor of our model under which name the file has it and how it is turned into ours.
+A layout states for each tensor of our model its name in the file and how it is converted to ours.
 """
 
 import re
@@ -23,32 +23,32 @@ BLOCK = tuple(
 """Tensors of a pre-norm transformer block as timm names them."""
 
 
-class Source(NamedTuple):
-    """Where a tensor of ours comes from."""
+class TensorSource(NamedTuple):
+    """Where one of our tensors comes from."""
 
     key: str
     convert: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    """What makes ours of the file's."""
+    """From the file's tensor to ours."""
     revert: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    """The way back."""
+    """From ours to the file's."""
 
 
 @dataclass
-class Report:
-    """What was made of a published file."""
+class LoadReport:
+    """What was used, left out and assumed when a published file was loaded."""
 
     layout: str
     used: int = 0
     """Tensors of the file that are in the model."""
     unused: list[str] = field(default_factory=list)
-    """Tensors of the file that this layout is known to carry without need."""
+    """Tensors of the file that are known to be unused in this layout."""
     assumed: list[str] = field(default_factory=list)
-    """What the file does not say and was taken from what published models have."""
+    """What the file does not state and was taken from the published models."""
     placeholders: dict[str, int] = field(default_factory=dict)
-    """Types in the file that were not constructed, and how often each occurs."""
+    """Types in the file that were not constructed, and the count of each."""
 
     def lines(self) -> list[str]:
-        """The same for people, a line each."""
+        """The report as text, one line per item."""
         found = [f"layout: {self.layout}; {self.used} tensors used"]
         if self.unused:
             found.append(f"known to be unused: {', '.join(self.unused)}")
@@ -61,11 +61,11 @@ class Report:
 
 
 def refuse_other_keys(
-    checkpoint: Checkpoint, report: Report, wanted: Collection[str], known_unused: Iterable[str] = ()
+    checkpoint: Checkpoint, report: LoadReport, wanted: Collection[str], known_unused: Iterable[str] = ()
 ) -> None:
-    """Does nothing but fill the report if the file has all wanted keys, and no others but known ones.
+    """Checks that the file has all wanted keys and no unknown ones, and fills the report.
 
-    `known_unused` are beginnings of keys.
+    `known_unused` are prefixes of keys.
 
     Raises:
         UserError: keys are missing or unknown; the first of them and the counts are named.
@@ -88,15 +88,15 @@ def refuse_other_keys(
     report.placeholders = dict(checkpoint.placeholders)
 
 
-def fill(model: nn.Module, checkpoint: Checkpoint, report: Report, sources: Mapping[str, Source]) -> None:
-    """Gives a model that was made on the meta device its weights, as float32.
+def fill(model: nn.Module, checkpoint: Checkpoint, report: LoadReport, sources: Mapping[str, TensorSource]) -> None:
+    """Loads the weights, as float32, into a model that was constructed on the meta device.
 
     Raises:
-        UserError: a tensor has another shape than the model's, or holds values that are not finite.
+        UserError: a tensor's shape differs from the model's, or it holds values that are not finite.
     """
     refuse_not_finite(checkpoint.path, {source.key: checkpoint.state[source.key] for source in sources.values()})
     if odd := sorted(model.state_dict().keys() ^ sources.keys()):
-        raise UserError(f"{checkpoint.path}: the settings beside it ask for another network than its keys ({few(odd)})")
+        raise UserError(f"{checkpoint.path}: the settings beside it are those of another network ({few(odd)})")
     state, wrong = {}, []
     for name, wanted in model.state_dict().items():
         tensor = checkpoint.state[sources[name].key]
@@ -105,19 +105,19 @@ def fill(model: nn.Module, checkpoint: Checkpoint, report: Report, sources: Mapp
         except (RuntimeError, IndexError):  # not even the number of axes fits
             state[name] = tensor
         if state[name].shape != wanted.shape:
-            wrong.append(f"{sources[name].key} is {tuple(tensor.shape)}, not as {tuple(wanted.shape)} asks for")
+            wrong.append(f"{sources[name].key} is {tuple(tensor.shape)} and not {tuple(wanted.shape)}")
     if wrong:
         raise UserError(
-            f"{checkpoint.path} has the layout of {report.layout}, but {len(wrong)} tensors have another shape than "
-            f"the rest asks for: {'; '.join(wrong[:3])}; take the whole file of one model"
+            f"{checkpoint.path} has the layout of {report.layout}, but {len(wrong)} of {len(sources)} tensors do not "
+            f"fit the shapes of the rest: {'; '.join(wrong[:3])}; take the whole file of one model"
         )
     model.load_state_dict(state, assign=True)
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise AssertionError("a tensor of the model is in no state dict")
 
 
-def to_published(state: Mapping[str, Tensor], sources: Mapping[str, Source]) -> dict[str, Tensor]:
-    """A model's weights under the names of a layout, as float32 (counters as they are) on the CPU."""
+def to_published(state: Mapping[str, Tensor], sources: Mapping[str, TensorSource]) -> dict[str, Tensor]:
+    """A model's weights under a layout's names, as float32 (counters unchanged) on the CPU."""
     found = {source.key: source.revert(state[ours]).detach().cpu().contiguous() for ours, source in sources.items()}
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
 
@@ -129,7 +129,7 @@ def few(names: Iterable[str]) -> str:
 
 
 def depth(keys: Iterable[str], prefix: str) -> int:
-    """Blocks of a transformer whose keys begin with `prefix` and a number."""
+    """Number of blocks of a transformer whose keys begin with `prefix` and an index."""
     found = (re.match(r"\d{1,3}(?!\d)", key.removeprefix(prefix)) for key in keys if key.startswith(prefix))
     return 1 + max((int(number[0]) for number in found if number), default=-1)
 
@@ -138,7 +138,7 @@ def axis(path: Path, state: Mapping[str, Tensor], key: str, dimension: int, axes
     """Length of a tensor's axis.
 
     Raises:
-        UserError: the tensor has not that many axes.
+        UserError: the tensor has another number of axes.
     """
     if state[key].ndim != axes or 0 in state[key].shape:
         raise UserError(f"{path}: {key} has the shape {tuple(state[key].shape)}, where {axes} axes are expected")
@@ -146,5 +146,5 @@ def axis(path: Path, state: Mapping[str, Tensor], key: str, dimension: int, axes
 
 
 def on_meta() -> torch.device:
-    """A model made on it takes no time and no memory before it has its weights."""
+    """The device on which a model takes neither time nor memory until it gets its weights."""
     return torch.device("meta")

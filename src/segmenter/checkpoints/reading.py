@@ -1,7 +1,7 @@
-"""Reads a checkpoint file of any format with nothing executed or imported: safetensors, torch (new and old), npz.
+"""Reads a checkpoint file of any format and executes or imports nothing: safetensors, torch (new and old), npz.
 
-The format is told by the content, never by the name. What a file says about its own sizes is checked against the
-size it has, and against the numbers that are there, before memory is taken.
+The format is recognised by the content, never by the name. The sizes that a file states are checked against its real
+size, and against the numbers that are there, before memory is allocated.
 """
 
 import io
@@ -24,7 +24,7 @@ from segmenter.checkpoints.unpickling import ForbiddenName, Placeholder, Unpickl
 from segmenter.errors import UserError
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".npz")
-# Weights hardly shrink when they are packed; a few tensors of zeros in a small file may.
+# Weights hardly shrink when they are compressed; a few tensors of zeros in a small file may.
 LARGEST_RATIO, SLACK = 10, 64 * 2**20
 WRAPPERS = ("state_dict", "model")  # where files keep their weights, beside an optimiser and the like
 PREFIXES = ("module.", "_orig_mod.")  # of networks that were distributed or compiled as they were saved
@@ -32,7 +32,7 @@ TORCH_MAGIC, TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 class Unreadable(UserError):
-    """A file that holds no weights that can be had; `reason` is the sentence without the path."""
+    """A file whose weights cannot be read; `reason` is the sentence without the path."""
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
@@ -51,14 +51,14 @@ class Checkpoint:
     placeholders: dict[str, int] = field(default_factory=dict)
     """Types that were not constructed, and how often each occurs."""
     other: tuple[str, ...] = ()
-    """Names among the weights whose values are no tensors."""
+    """Names among the weights whose values are not tensors."""
 
 
 def read(path: str | Path) -> Checkpoint:
     """The weights of a file, and what lies beside them.
 
     Raises:
-        UserError: there is no such file, it is damaged or of no known format, it would run code, claims to be far
+        UserError: there is no such file, its format is unknown, it is damaged, would run code, claims to be far
             larger than it is, or holds no weights.
     """
     path = Path(path)
@@ -68,10 +68,10 @@ def read(path: str | Path) -> Checkpoint:
         start = file.read(512)
     if not start:
         raise Unreadable(path, "is empty; copy or download it again")
-    with _told(path):
+    with _readable_errors(path):
         if start.startswith(b"PK\x03\x04"):
             return _read_zip(path)
-        # Before the pickles, which begin as a header of 128 or 384 ... bytes does.
+        # Before the pickles: a header of 128 or 384 ... bytes begins like one.
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
             return _read_safetensors(path)
         if start[0] == 0x80:  # every pickle of protocol 2 or later
@@ -79,12 +79,12 @@ def read(path: str | Path) -> Checkpoint:
     if start[257:262] == b"ustar":
         raise Unreadable(path, "is a tar file, as torch wrote before 2018; load and save it with torch 1.x")
     raise Unreadable(
-        path, f"is no checkpoint: it begins with {start[:12]!r}; give a torch file (.pth, .pt), .safetensors or .npz"
+        path, f"is not a checkpoint: it begins with {start[:12]!r}; give a torch file (.pth, .pt), .safetensors or .npz"
     )
 
 
 def refuse_not_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Does nothing if all numbers are finite.
+    """Checks that all numbers are finite.
 
     Raises:
         UserError: some are not; the first tensor is named.
@@ -100,8 +100,8 @@ def refuse_not_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Says in one sentence what any reader stumbles over."""
+def _readable_errors(path: Path) -> Iterator[None]:
+    """Turns any error of a reader into one sentence."""
     try:
         yield
     except UserError:
@@ -109,7 +109,7 @@ def _told(path: Path) -> Iterator[None]:
     except ForbiddenName as error:
         raise Unreadable(
             path,
-            f"names {error}, which weights have no need of and which could run code; nothing of it was executed. "
+            f"names {error}, which weights do not need and which could run code; nothing in it was executed. "
             "Have its author save the bare state dict, or take the weights from elsewhere",
         ) from None
     except MemoryError as error:
@@ -167,7 +167,7 @@ def _read_zip(path: Path) -> Checkpoint:
 
 
 def _refuse_bomb(path: Path, archive: zipfile.ZipFile) -> None:
-    """Looks at the sizes that a zip file states; its reader takes no more than it states."""
+    """Checks the sizes that a zip file states; its reader reads no more than that."""
     have, claimed = path.stat().st_size, sum(info.file_size for info in archive.infolist())
     stored = sum(info.compress_size for info in archive.infolist())
     if claimed > LARGEST_RATIO * have + SLACK or stored > have:
@@ -249,7 +249,7 @@ def _torch_checkpoint(path: Path, content: object, unpickler: Unpickler) -> Chec
     other = tuple(key[:80] if isinstance(key, str) else reprlib.repr(key) for key in content if key not in tensors)
     amount = sum(_nbytes(value) for value in tensors.values())
     if amount > LARGEST_RATIO * path.stat().st_size + SLACK:
-        raise Unreadable(path, f"claims {amount / 2**20:,.0f} MB of tensors, far more than it holds; it was not read")
+        raise Unreadable(path, f"claims {amount / 2**20:,.0f} MB of tensors, far more than its size; it was not read")
     state = {key: _loaded(value) for key, value in tensors.items()}
     return _checkpoint(path, state, about, placeholders, other)
 

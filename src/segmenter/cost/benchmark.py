@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from segmenter.config import Inference
-from segmenter.cost.benchmark_report import Report
+from segmenter.cost.benchmark_report import CostReport
 from segmenter.cost.measuring import matmul_peak
-from segmenter.cost.stages import Stages, Way, measure, noted
+from segmenter.cost.stages import Stages, Workload, mark_stages, measure
 from segmenter.data.files import image_size, read_image
 from segmenter.data.scenes.scene import render
 from segmenter.errors import UserError
@@ -28,34 +28,34 @@ from segmenter.ranges import Drawn, Images, Seconds, checked
 DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
 
 
-def single(model: Segmenter, photo: Path, _: int) -> Way:
-    """One image, as a model of its task takes it in one pass."""
+def single(model: Segmenter, photo: Path, _: int) -> Workload:
+    """One image in one pass, at the size that models of this task take."""
     return SINGLE[model.recipe.task](model, photo, 1)
 
 
-def whole(model: Segmenter, photo: Path, _: int) -> Way:
-    """The photo in one pass, as a model of depth takes it."""
-    return Way(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages), model.precision)
+def whole(model: Segmenter, photo: Path, _: int) -> Workload:
+    """The photo in one pass, as a depth model takes it."""
+    return Workload(_sizes(image_size(photo)), 1, lambda stages: _depth(model, photo, stages), model.precision)
 
 
-def batched(model: Segmenter, photo: Path, batch: int) -> Way:
+def batched(model: Segmenter, photo: Path, batch: int) -> Workload:
     """Images of the window's size in one pass."""
     inference = replace(model.recipe.inference, batch=batch)
     crop = photo.with_name("window.jpg")
     Image.fromarray(read_image(photo)).resize(inference.window[::-1], Image.Resampling.BILINEAR).save(crop, quality=90)
     about = f"{batch} x {_sizes(inference.window)}"
-    return Way(about, batch, lambda stages: _batch(model, crop, inference, stages), model.precision)
+    return Workload(about, batch, lambda stages: _batch(model, crop, inference, stages), model.precision)
 
 
-def in_windows(model: Segmenter, photo: Path, _: int) -> Way:
-    """The photo, as `predict` takes it."""
-    return Way(_sizes(image_size(photo)), 1, lambda stages: _predict(model, photo, False, stages), model.precision)
+def in_windows(model: Segmenter, photo: Path, _: int) -> Workload:
+    """The photo in windows, as in `predict`."""
+    return Workload(_sizes(image_size(photo)), 1, lambda stages: _predict(model, photo, False, stages), model.precision)
 
 
-def multiscale(model: Segmenter, photo: Path, _: int) -> Way:
+def multiscale(model: Segmenter, photo: Path, _: int) -> Workload:
     """The photo at six scales, straight and mirrored."""
     about = f"{_sizes(image_size(photo))}, mirrored too"
-    return Way(about, 1, lambda stages: _predict(model, photo, True, stages), model.precision)
+    return Workload(about, 1, lambda stages: _predict(model, photo, True, stages), model.precision)
 
 
 def _sizes(size: tuple[int, int]) -> str:
@@ -64,12 +64,12 @@ def _sizes(size: tuple[int, int]) -> str:
 
 @torch.inference_mode()
 def _batch(model: Segmenter, file: Path, inference: Inference, stages: Stages) -> None:
-    """As an evaluation takes images."""
+    """A batch of images, as in an evaluation."""
     stages.enter("decode")
     images = [read_image(file) for _ in range(inference.batch)]
     stages.enter("preprocess")
     stream = ((scaled(image, model.recipe.augment, native=True), None) for image in images)
-    with noted(model, stages, then="preprocess"):
+    with mark_stages(model, stages, then="preprocess"):
         for logits, geometry, _ in logits_of_many(model, stream, inference):
             stages.enter("pixels")
             Result([(logits, geometry)], model.classes)
@@ -79,12 +79,12 @@ def _batch(model: Segmenter, file: Path, inference: Inference, stages: Stages) -
 
 @torch.inference_mode()
 def _predict(model: Segmenter, file: Path, multiscale: bool, stages: Stages) -> None:
-    """A photo as `predict` takes it."""
+    """A photo, as in `predict`."""
     settings, augment = model.recipe.inference, model.recipe.augment
     stages.enter("decode")
     image = read_image(file)
     stages.enter("preprocess")
-    with noted(model, stages, then="preprocess"):
+    with mark_stages(model, stages, then="preprocess"):
         if multiscale:
             passes = many_passes(model, image, settings)
         else:
@@ -96,47 +96,47 @@ def _predict(model: Segmenter, file: Path, multiscale: bool, stages: Stages) -> 
 
 @torch.inference_mode()
 def _depth(model: Segmenter, file: Path, stages: Stages) -> None:
-    """A photo's depth as `predict` takes it."""
+    """A photo's depth, as in `predict`."""
     stages.enter("decode")
     image = read_image(file)
     stages.enter("preprocess")
-    with noted(model, stages, then="pixels"):
+    with mark_stages(model, stages, then="pixels"):
         inverse_depth(model, scaled(image, model.recipe.augment, model.recipe.inference.native), image.shape[:2]).cpu()
     stages.enter(None)
 
 
-Maker = Callable[[Segmenter, Path, int], Way]
-WAYS: dict[str, Maker] = {"single": single, "batch": batched, "windows": in_windows, "multiscale": multiscale}
+Maker = Callable[[Segmenter, Path, int], Workload]
+WORKLOADS: dict[str, Maker] = {"single": single, "batch": batched, "windows": in_windows, "multiscale": multiscale}
 SINGLE: dict[str, Maker] = {"labels": batched, "depth": whole}  # by the recipe's task
-OF_WHOLE = ("single", "training")  # ways for models that take no windows
+WITHOUT_WINDOWS = ("single", "training")  # workloads for models that take images whole
 
 
 @checked
 def benchmark(
     model: Segmenter,
-    ways: dict[str, Maker],
+    workloads: dict[str, Maker],
     image: str = "",
     size: tuple[Drawn, Drawn] = (960, 1280),
     batch: Images = 4,
     seconds: Seconds = 3.0,
-) -> Report:
+) -> CostReport:
     """Measures a model in evaluation mode, on the device where it is.
 
     Args:
-        ways: what to do with it, by name.
-        image: photo; none: one is drawn.
+        workloads: what to do with it, by name.
+        image: path of a photo; empty: one is drawn.
         size: of the drawn photo, (height, width).
         batch: images in a batch.
-        seconds: that each way is repeated.
+        seconds: how long each workload is repeated.
 
     Raises:
         UserError: a number is outside its range, the photo cannot be read, or none of the ways is for the model.
     """
     device = next(model.parameters()).device
     if TASKS[model.recipe.task].whole:
-        ways = {name: ways[name] for name in ways if name in OF_WHOLE}
-        if not ways:
-            task, others = model.recipe.task, " or ".join(OF_WHOLE)
+        workloads = {name: make for name, make in workloads.items() if name in WITHOUT_WINDOWS}
+        if not workloads:
+            task, others = model.recipe.task, " or ".join(WITHOUT_WINDOWS)
             raise UserError(f"a model of {task} takes photos whole and at one scale; choose {others}")
     try:
         tempfile.gettempdir()
@@ -149,12 +149,12 @@ def benchmark(
             shutil.copyfile(image, photo)
         else:
             draw(size, photo)
-        found = []
-        for name, make in (bar := Progress(ways.items(), "benchmark", leave=False)):
+        measured = []
+        for name, make in (bar := Progress(workloads.items(), "benchmark", leave=False)):
             bar.set_postfix_str(name)
-            found.append(measure(name, make(model, photo, batch), device, seconds))
-    dtypes = dict.fromkeys([torch.float32, *(one.way.dtype for one in found)])
-    return Report(model, device, {dtype: matmul_peak(device, dtype) for dtype in dtypes}, found)
+            measured.append(measure(name, make(model, photo, batch), device, seconds))
+    dtypes = dict.fromkeys([torch.float32, *(one.workload.dtype for one in measured)])
+    return CostReport(model, device, {dtype: matmul_peak(device, dtype) for dtype in dtypes}, measured)
 
 
 @checked

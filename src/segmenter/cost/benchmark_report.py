@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table for people and as a dictionary for programs."""
+"""The results of a benchmark, as a table for people and as a dictionary for programs."""
 
 import math
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ COLUMNS = ("", "ms, median (quarters)", "MiB", "GFLOP", "of peak")
 
 
 @dataclass
-class Report:
-    """All that was measured of a model."""
+class CostReport:
+    """All measurements of a model."""
 
     model: Segmenter
     device: torch.device
     peaks: dict[torch.dtype, float]
     """Operations a second of this machine's matrix products, in each precision that was used."""
-    found: list[Measured]
+    measured: list[Measured]
 
     def table(self) -> str:
-        """For people."""
+        """The results for people."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         recipe = self.model.recipe
         about = f"{recipe.encoder.name} + {recipe.decoder.name}, {len(self.model.classes)} classes"
         peaks = ", ".join(f"{short(peak / 1e9)} GFLOP/s in {_name(dtype)}" for dtype, peak in self.peaks.items())
         lines = [f"{about}, {parameters / 1e6:.1f} M parameters", machine(self.device), f"matrix products: {peaks}"]
-        for one in self.found:
+        for one in self.measured:
             rate = f"{one.images_per_second:.3g} images/s"
-            lines += ["", f"{one.name}: {one.way.about}, {_name(one.way.dtype)}, {rate}"]
+            lines += ["", f"{one.name}: {one.workload.about}, {_name(one.workload.dtype)}, {rate}"]
             lines += _aligned([COLUMNS, *(self._row(one, stage) for stage in [*one.stages, one.all])])
         return "\n".join([*lines, "", MEANING])
 
@@ -49,10 +49,10 @@ class Report:
         return stage.name, str(time), memory, short(stage.flops / 1e9), f"{100 * self._share(one, stage):.0f} %"
 
     def _share(self, one: Measured, stage: Stage) -> float:
-        return stage.flops / stage.seconds.median / self.peaks[one.way.dtype]
+        return stage.flops / stage.seconds.median / self.peaks[one.workload.dtype]
 
     def to_dict(self) -> dict:
-        """For programs: seconds, bytes and operations."""
+        """The results for programs: seconds, bytes and operations."""
         return {
             "machine": machine(self.device),
             "encoder": self.model.recipe.encoder.name,
@@ -61,10 +61,10 @@ class Report:
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "matmul_flops_per_second": {_name(dtype): peak for dtype, peak in self.peaks.items()},
             "ways": [
-                {"name": one.name, "about": one.way.about, "precision": _name(one.way.dtype), "images": one.way.images}
-                | {"images_per_second": one.images_per_second}
+                {"name": one.name, "about": one.workload.about, "precision": _name(one.workload.dtype)}
+                | {"images": one.workload.images, "images_per_second": one.images_per_second}
                 | {"stages": [self._stage(one, stage) for stage in [*one.stages, one.all]]}
-                for one in self.found
+                for one in self.measured
             ],
         }
 
@@ -75,7 +75,7 @@ class Report:
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines, each column as wide as its longest entry; what is in the first begins below each other."""
+    """Rows as lines, each column as wide as its longest entry; the first column is left-aligned, the others right."""
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return [
         f"  {name:{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True))

@@ -1,7 +1,7 @@
-"""What things cost here: seconds, memory, operations, and how fast this machine multiplies.
+"""Measures seconds, memory and operations on this machine, and how fast it multiplies.
 
 Memory on a CPU is the process's resident memory, everything included (torch, NumPy, Pillow): Linux keeps its largest
-value and lets a process reset it. On CUDA it is what torch's allocator gave out on the device. MPS does not tell.
+value and lets a process reset it. On CUDA it is what torch's allocator handed out there. MPS does not report it.
 """
 
 import ctypes
@@ -46,12 +46,12 @@ class Spread(NamedTuple):
 
 
 def short(value: float) -> str:
-    """Three digits that matter."""
+    """A number with three significant digits."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was told; a CPU always has."""
+    """Waits until the device has finished; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -59,13 +59,13 @@ def synchronize(device: torch.device) -> None:
 
 
 class PeakMemory:
-    """Largest memory in use since `start`, in bytes; `nan` where the system does not tell."""
+    """Largest memory in use since `start`, in bytes; `nan` where the system does not report it."""
 
     def __init__(self, device: torch.device):
         self.device = device
 
     def start(self) -> None:
-        """Forgets what was; on a CPU what is free within the process goes back to the system, so that it counts."""
+        """Resets the peak; on a CPU the process first returns its free memory to the system, so that reuse counts."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self._of_process():
@@ -89,7 +89,7 @@ class PeakMemory:
 
 
 def extra_memory(function: Callable[[], object], device: torch.device) -> float:
-    """Bytes that a call takes at most beyond what is in use; one call before it makes what is kept."""
+    """Peak bytes of a call beyond what is in use; a first call fills caches."""
     function()
     memory = PeakMemory(device)
     memory.start()
@@ -115,14 +115,14 @@ def _return_free_memory() -> None:
 def counted_flops() -> Iterator[FlopCounterMode]:
     """Counts floating-point operations of matrix products and convolutions, a product and its sum being two.
 
-    torch's counter does not know the fused attention of CPUs, so that attention is taken apart meanwhile.
+    torch's counter does not know the fused attention of CPUs, so attention runs as separate products meanwhile.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         yield counter
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The most operations a second of large matrix products here: the best of many, so that others disturb it least."""
+    """The most operations a second in large matrix products: the best of many, to exclude other load."""
     side = MATMUL_SIDES[device.type]
     left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
@@ -137,7 +137,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def machine(device: torch.device) -> str:
-    """One line on where something was measured."""
+    """One line about the machine on which something was measured."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

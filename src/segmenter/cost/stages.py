@@ -1,7 +1,7 @@
-"""Divides what a call of a model costs among its stages: seconds, memory, operations.
+"""Divides the cost of calling a model among its stages: seconds, memory, operations.
 
-What is measured is the code that predicts, not a copy of it: hooks on the network tell where a stage ends. Every way
-is gone once to warm up, once for the memory, once for the operations, and then for the time until it is used up.
+The code that predicts is measured itself, not a copy of it: hooks on the network mark the end of each stage. Every
+workload runs once to warm up, once for the memory, once for the operations, and then repeatedly for the time.
 """
 
 import operator
@@ -16,14 +16,14 @@ import torch
 from segmenter.cost.measuring import PeakMemory, Spread, counted_flops, synchronize
 from segmenter.model.segmenter import Segmenter
 
-LEAST, MOST = 3, 50  # times that a way is gone for the time
+LEAST, MOST = 3, 50  # runs of a workload for the time
 
 
 class Stages:
-    """Divides what a call costs among its stages.
+    """Divides the cost of a call among its stages.
 
-    `begin` is called where one begins, `end` with its answer where the next one does; `merge` joins what a stage that
-    is entered again has cost before.
+    `begin` is called where a stage begins, and `end` with its result where the next one does; `merge` combines the
+    costs of a stage that is entered more than once.
     """
 
     def __init__(
@@ -34,22 +34,22 @@ class Stages:
         merge: Callable[[float, float], float] = operator.add,
     ):
         self.device, self._begin, self._end, self._merge = device, begin, end, merge
-        self.found: dict[str, float] = {}
+        self.costs: dict[str, float] = {}
         self._name: str | None = None
 
     def enter(self, name: str | None) -> None:
-        """What follows belongs to this stage, or to none."""
+        """What follows belongs to this stage, or to no stage."""
         synchronize(self.device)
         if self._name is not None:
             cost = self._end(self._state)
-            self.found[self._name] = self._merge(self.found[self._name], cost) if self._name in self.found else cost
+            self.costs[self._name] = self._merge(self.costs[self._name], cost) if self._name in self.costs else cost
         self._name = name
         self._state = self._begin()
 
 
 @contextmanager
-def noted(model: Segmenter, stages: Stages, then: str) -> Iterator[None]:
-    """Has the network itself enter `encoder`, `decoder` and, after it, the stage `then`."""
+def mark_stages(model: Segmenter, stages: Stages, then: str) -> Iterator[None]:
+    """Hooks that make the network enter the stages `encoder`, `decoder` and, after it, `then`."""
     encoder, last = model.encoder, model.encoder.vit.blocks[-1]
 
     def enter(name: str) -> Callable[..., None]:
@@ -70,19 +70,19 @@ def noted(model: Segmenter, stages: Stages, then: str) -> Iterator[None]:
 
 
 @dataclass
-class Way:
-    """Something to do with a model, gone through by `go`, which enters the stages."""
+class Workload:
+    """Something to do with a model; `run` does it once and enters the stages."""
 
     about: str
     images: int
-    go: Callable[[Stages], None]
+    run: Callable[[Stages], None]
     dtype: torch.dtype = torch.float32
-    """In which the network multiplies."""
+    """The precision in which the network multiplies."""
 
 
 @dataclass
 class Stage:
-    """What a stage, or all of them, cost."""
+    """The cost of a stage, or of all of them."""
 
     name: str
     seconds: Spread
@@ -93,44 +93,44 @@ class Stage:
 
 @dataclass
 class Measured:
-    """A way, stage by stage, and as a whole."""
+    """The cost of a workload, stage by stage and as a whole."""
 
     name: str
-    way: Way
+    workload: Workload
     stages: list[Stage]
     all: Stage
 
     @property
     def images_per_second(self) -> float:
         """Of the median."""
-        return self.way.images / self.all.seconds.median
+        return self.workload.images / self.all.seconds.median
 
 
-def measure(name: str, way: Way, device: torch.device, seconds: float) -> Measured:
-    """Goes a way again and again, for so many seconds or LEAST times."""
-    way.go(Stages(device))
-    memory, flops, times = _memory(way, device), _flops(way, device), []
+def measure(name: str, workload: Workload, device: torch.device, seconds: float) -> Measured:
+    """Runs a workload repeatedly, for so many seconds or at least LEAST times."""
+    workload.run(Stages(device))
+    memory, flops, times = _memory(workload, device), _flops(workload, device), []
     until = time.perf_counter() + seconds
     while len(times) < LEAST or (time.perf_counter() < until and len(times) < MOST):
         stages = Stages(device)
-        way.go(stages)
-        times.append(stages.found)
-    found = [Stage(stage, Spread.of([one[stage] for one in times]), memory[stage], flops[stage]) for stage in times[0]]
+        workload.run(stages)
+        times.append(stages.costs)
+    stages = [Stage(stage, Spread.of([one[stage] for one in times]), memory[stage], flops[stage]) for stage in times[0]]
     whole = Spread.of([sum(one.values()) for one in times])
-    return Measured(name, way, found, Stage("all", whole, max(memory.values()), sum(flops.values())))
+    return Measured(name, workload, stages, Stage("all", whole, max(memory.values()), sum(flops.values())))
 
 
-def _memory(way: Way, device: torch.device) -> dict[str, float]:
+def _memory(workload: Workload, device: torch.device) -> dict[str, float]:
     peak = PeakMemory(device)
     peak.start()
     before = peak.now()
     stages = Stages(device, peak.start, lambda _: max(peak.largest() - before, 0.0), max)  # nan stays
-    way.go(stages)
-    return stages.found
+    workload.run(stages)
+    return stages.costs
 
 
-def _flops(way: Way, device: torch.device) -> dict[str, float]:
+def _flops(workload: Workload, device: torch.device) -> dict[str, float]:
     with counted_flops() as counter:
         stages = Stages(device, counter.get_total_flops, lambda before: counter.get_total_flops() - before)
-        way.go(stages)
-    return stages.found
+        workload.run(stages)
+    return stages.costs

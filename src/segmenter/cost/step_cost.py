@@ -1,4 +1,4 @@
-"""What an update of the training costs, as a way for `segmenter benchmark`: the recipe's own loss and optimiser."""
+"""The cost of a training update, as a workload of `segmenter benchmark`: the recipe's own loss and optimiser."""
 
 import copy
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segmenter.cost.stages import Stages, Way, noted
+from segmenter.cost.stages import Stages, Workload, mark_stages
 from segmenter.data import transforms
 from segmenter.data.files import read_image
 from segmenter.data.samples import DataSet
@@ -17,15 +17,15 @@ from segmenter.training.loop import Trained
 from segmenter.training.objective import OBJECTIVES, Objective
 
 
-def training_step(model: Segmenter, photo: Path, batch: int) -> Way:
-    """An update on crops of the photo with targets that mean nothing; the model itself stays as it is."""
+def training_step(model: Segmenter, photo: Path, batch: int) -> Workload:
+    """An update on crops of the photo with random targets; it is made on a copy of the model."""
     step = Step(copy.deepcopy(model), photo, batch)
     height, width = model.recipe.augment.crop
-    return Way(f"{batch} crops of {height} x {width}", batch, step.go, step.dtype)
+    return Workload(f"{batch} crops of {height} x {width}", batch, step.run, step.dtype)
 
 
 class Step:
-    """An update that can be made again and again."""
+    """An update that can be repeated."""
 
     def __init__(self, model: Segmenter, photo: Path, batch: int):
         self.model, self.photo, self.batch = model, photo, batch
@@ -36,8 +36,8 @@ class Step:
         self.dtype = precision_of(recipe.train.precision, self.device)
         self.targets = _targets(self.objective, model, batch)
 
-    def go(self, stages: Stages) -> None:
-        """What one process of a training does; there, workers read and distort meanwhile."""
+    def run(self, stages: Stages) -> None:
+        """What one process of a training does; there, workers decode and distort in parallel."""
         model = self.model.train()
         stages.enter("decode")
         photos = [torch.from_numpy(read_image(self.photo)).permute(2, 0, 1) for _ in range(self.batch)]
@@ -45,7 +45,7 @@ class Step:
         images = torch.stack([self._crop(photo) for photo in photos]).to(self.device)
         images, targets = model.normalize(images), self.targets.to(self.device)
         stages.enter("encoder")
-        with noted(model, stages, then="pixels"), multiplying_in(self.dtype, self.device):
+        with mark_stages(model, stages, then="pixels"), multiplying_in(self.dtype, self.device):
             logits = Trained(model)(images)
         stages.enter("pixels")
         loss = self.objective.loss(model.outputs(logits, *images.shape[-2:]), targets) / self.objective.weight(targets)
@@ -59,14 +59,14 @@ class Step:
 
     def _crop(self, photo: Tensor) -> Tensor:
         augment, generator = self.model.recipe.augment, torch.Generator().manual_seed(0)
-        labels = torch.randint(2, photo.shape[1:], dtype=torch.uint8, generator=generator)  # no class prevails
+        labels = torch.randint(2, photo.shape[1:], dtype=torch.uint8, generator=generator)  # no class dominates
         image, labels = transforms.augment(photo, labels, augment, 255, generator)
         return transforms.pad(image, labels, augment.crop, 255)[0]
 
 
 def _targets(objective: Objective, model: Segmenter, batch: int) -> Tensor:
-    """Targets (B H W) in areas of 16 pixels, so that they cost what those of photos do."""
+    """Random targets (B H W) in areas of 16 pixels, so that they cost as much as those of photos."""
     crop, generator = model.recipe.augment.crop, torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 1, *(max(1, side // 16) for side in crop), generator=generator)
     pixels = torch.nn.functional.interpolate(coarse, crop)[:, 0]
-    return objective.imagined(pixels)
+    return objective.random_targets(pixels)

@@ -21,7 +21,7 @@ KINDS = {"unreadable": "unreadable files", "size": "sizes that differ", "value":
 
 
 @dataclass(frozen=True)
-class Report(Verdict):
+class LabelReport(Verdict):
     """What `check_labels` found, and per split the pixels of each class (K integers)."""
 
     classes: Classes
@@ -59,10 +59,10 @@ class _Seen:
     """What it looks like where it is no mask, see `likeness`."""
 
 
-def check_labels(dataset: DataSet) -> Report:
+def check_labels(dataset: DataSet) -> LabelReport:
     """Read all masks and image headers of every split; nothing wrong with a file stops it, errors come first."""
     classes = dataset.classes
-    report = Report([], classes, {}, {}, {})
+    report = LabelReport([], classes, {}, {}, {})
     for split, samples, seen in look_at(dataset, lambda sample: _look(sample, classes)):
         counts = np.array([result.counts for result in seen if result.counts is not None])
         counts = counts.reshape(-1, len(classes))  # images K
@@ -75,7 +75,7 @@ def check_labels(dataset: DataSet) -> Report:
     return report
 
 
-def median_frequency_weights(report: Report, split: str = "train") -> np.ndarray:
+def median_frequency_weights(report: LabelReport, split: str = "train") -> np.ndarray:
     """Weights of the classes in the loss (K, float32): median frequency / frequency; 1 where none occurs.
 
     A class's frequency is its pixels over the labelled pixels of the images in which it occurs.
@@ -166,7 +166,7 @@ def _is_jpeg(sample: Sample) -> bool:
     return mask is not None and mask.suffix.lower() in (".jpg", ".jpeg")
 
 
-def _class_findings(report: Report) -> list[Finding]:
+def _class_findings(report: LabelReport) -> list[Finding]:
     """Classes that cannot be learnt, because no training mask holds them."""
     counts = report.pixel_counts.get("train", np.ones(len(report.classes)))
     findings = []

@@ -103,7 +103,7 @@ def _look(sample: Sample) -> _Seen:
 
 
 def _file_findings(seen: list[_Seen]) -> list[Finding]:
-    """What is wrong with single files; that the scale is missing is told once."""
+    """What is wrong with single files; a missing scale is reported only once."""
     no_scale = [text for result in seen if result.no_scale for text in result.problems]
     others = [text for result in seen if not result.no_scale for text in result.problems]
     return listed(others, "files that cannot be used") + listed(no_scale, "maps of whole numbers", most=1)

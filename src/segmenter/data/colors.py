@@ -7,7 +7,7 @@ import numpy as np
 
 
 def default_colors(n: int) -> tuple[tuple[int, int, int], ...]:
-    """`n` distinct colours, each as far as possible from those before it, black and white.
+    """`n` distinct colours, each as far as possible from those before it and from black and white.
 
     Greedy farthest points of a colour lattice in OKLab, where distance is close to what the eye sees.
     """

@@ -1,7 +1,7 @@
 """Training samples for a DataLoader, in an order that depends on nothing but the seed and the position.
 
-A draw is the running number of a sample in a run. Everything random about it comes from (seed, draw), so a
-run that is continued in another process, or loaded by other workers, sees the same samples.
+A draw is the running number of a sample in a run. Everything random about it comes from (seed, draw), so a run that
+continues in another process, or is loaded by other workers, sees the same samples.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from segmenter.data.tasks import TASKS
 
 
 class TrainingSamples(Dataset):
-    """Augmented crops; an item is asked for by (index of the sample, number of the draw)."""
+    """Augmented crops; an item's key is (index of the sample, number of the draw)."""
 
     def __init__(self, samples: Sequence[Sample], augment: config.Augment, seed: int, task: str = "labels"):
         self.samples = samples
-        # No class can prevail in a crop where there are none.
+        # Without classes, none can dominate a crop.
         self.augment = replace(augment, max_class_share=1.0) if TASKS[task].classes is not None else augment
         self.seed = seed
         self.task = task
@@ -39,7 +39,7 @@ class TrainingSamples(Dataset):
             image: uint8, 3 h w, 0 in the padding (after normalisation it must be 0 there: see `content`).
             target: h w. Labels: int64, with the ignore value in the padding. Inverse depth: float32, 1 / metre, NaN in
                 the padding and where it was not measured.
-            content: int64, (height, width) of the part at the top left that is no padding.
+            content: int64, (height, width) of the part at the top left that is not padding.
             name: the sample's.
         """
         index, draw = key
@@ -56,7 +56,7 @@ class TrainingSamples(Dataset):
 
 
 def as_tensor(target: np.ndarray) -> Tensor:
-    """A target (H W) as torch can work with it: uint16 becomes int32, which it can count and index."""
+    """A target (H W) as a tensor; uint16 becomes int32, which torch can count and index."""
     return torch.from_numpy(target.astype(np.int32) if target.dtype == np.uint16 else target)
 
 
@@ -81,6 +81,6 @@ class EndlessSampler:
 
 
 def _generator(purpose: str, seed: int, number: int) -> torch.Generator:
-    """A generator of its own for every purpose, seed and number: neighbours share nothing."""
+    """An independent generator for every purpose, seed and number."""
     digest = hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest))  # the CPU generator uses 32 bits

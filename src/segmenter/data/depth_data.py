@@ -1,7 +1,7 @@
 """Images with depth: folders of images and depth maps, and the generated scenes, whose depth is perfect.
 
-As `layouts` for labels. Targets are inverse depth, in 1 / metre. The sky of a scene is infinitely far: its inverse
-depth is 0, which a model of relative depth learns like any other number; scores and metric models leave it out.
+The counterpart of `layouts` for labels. Targets are inverse depth, in 1 / metre. The sky of a scene is infinitely far:
+its inverse depth is 0, which a model of relative depth learns like any other number; scores and metric models skip it.
 """
 
 from functools import partial
@@ -21,15 +21,15 @@ from segmenter.errors import UserError
 if TYPE_CHECKING:
     from segmenter.data.scenes.scene import Scene
 
-# What the one channel of a depth model is called where other models have their classes.
+# The name of a depth model's only channel, where other models have their classes.
 DEPTH_CLASSES = Classes(("depth",), ((255, 255, 255),))
 
 
 def open_depth(settings: config.Data) -> DataSet:
-    """Find the images and depth maps that the settings name.
+    """Finds the images and depth maps that the settings name.
 
     Raises:
-        UserError: nothing was found there, files do not pair up, or the settings are those of labels.
+        UserError: nothing was found there, files do not pair up, or the settings are meant for labels.
     """
     if settings.classes or settings.map:
         name = "data.classes" if settings.classes else "data.map"

@@ -22,7 +22,7 @@ MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # as Pillow has it for pictures
 
 
 class ScaleMissing(UserError):
-    """Whole numbers without a word on what they mean."""
+    """The map holds whole numbers, and their scale is not stated."""
 
 
 def read_inverse_depth(path: str | Path, settings: config.Data) -> np.ndarray:

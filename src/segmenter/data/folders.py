@@ -1,7 +1,7 @@
 """Plain folders of images and masks, or depth maps: pairs of equal name in splits.
 
-Known are {train,val,test}/{images,masks}, {images,masks}/{train,val,test}, and flat images/ and masks/ with lists or
-split by a hash.
+The known layouts are {train,val,test}/{images,masks}, {images,masks}/{train,val,test}, and flat images/ and masks/ with
+lists or split by a hash.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def find_folder(root: Path, split_seed: int, target: Target = MASKS) -> dict[str
         for images, masks in _split_folders(root, spellings, target):
             if images.is_dir():
                 if split in found:
-                    raise UserError(f"{root} holds the {split} images twice, one time in {images}; remove one")
+                    raise UserError(f"{root} holds the {split} images twice, once in {images}; remove one")
                 found[split] = pair_files(images, masks, split, target=target)
     if found:
         return found

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def open_labels(settings: config.Data) -> DataSet:
-    """Find the images, masks and classes that the settings name.
+    """Finds the images, masks and classes that the settings name.
 
     Raises:
-        UserError: nothing was found there, files do not pair up, or the classes cannot be told.
+        UserError: nothing was found there, files do not pair up, or the classes cannot be determined.
     """
     if means_scenes(settings):
         return _open_scenes(settings)
@@ -85,7 +85,7 @@ def scene_labels(scene: "Scene") -> np.ndarray:
 def _find_classes(
     settings: config.Data, root: Path, found: dict[str, Pairs], own: Classes | None
 ) -> tuple[Classes, str]:
-    """The classes and a word on where they are from: the setting, the root, the layout, or else the masks."""
+    """The classes and, in words, their origin: the setting, the root, the layout, or else the masks."""
     path = Path(settings.classes) if settings.classes else root / "classes.yaml"
     if settings.classes or path.is_file():
         return Classes.read(path), f"of {path}"

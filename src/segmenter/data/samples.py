@@ -1,6 +1,6 @@
-"""A sample is an image and a target: what is known of its pixels, whatever the task. From files, or drawn.
+"""A sample is an image and a target, which holds the truth about its pixels. From files, or drawn.
 
-A task says how its targets are read or taken from a scene (`tasks`); everything else about samples is the same.
+A task defines how its targets are read or taken from a scene (`tasks`); everything else about samples is the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +27,11 @@ SCENE_SEEDS = {"train": 0, "val": 1, "test": 2}
 
 
 class Sample(Protocol):
-    """One image and what is known of its pixels."""
+    """One image and its target."""
 
     name: str
     labelled: bool
-    """Its target is known."""
+    """Whether its target is known."""
 
     def image(self) -> np.ndarray:
         """H W 3, uint8, RGB."""
@@ -66,7 +66,7 @@ class FileSample:
         """The target (H W), at the image's size.
 
         Raises:
-            UserError: there is none, it cannot be read as the task wants it, or it has not the image's size.
+            UserError: there is no target, it cannot be read, or its size differs from the image's.
         """
         if self.target_path is None:
             raise UserError(f"{self.image_path} has no {self.word}: it can be predicted, but not learnt from or scored")
@@ -78,7 +78,7 @@ class FileSample:
 
 
 def size_text(sample: FileSample, size: tuple[int, int], found: tuple[int, int]) -> str:
-    """The sentence on an image of `size` and a target that do not fit, sizes (height, width)."""
+    """The message about an image of `size` and a target of size `found` (height, width)."""
     word, sizes = sample.word, (f"{size[0]} x {size[1]} (height x width)", f"{found[0]} x {found[1]}")
     text = f"{sample.image_path} is {sizes[0]}, but its {word} {sample.target_path} is {sizes[1]}"
     if size == tuple(reversed(found)):
@@ -141,9 +141,9 @@ class DataSet:
     source: str
     """One line: where, which layout, how many."""
     task: str = "labels"
-    """What its targets are of."""
+    """What its targets hold."""
     settings: config.Data = field(default_factory=config.Data)
-    """With which it was opened."""
+    """The settings with which it was opened."""
 
     def split(self, name: str) -> Sequence[Sample]:
         """The samples of a split.
@@ -156,7 +156,7 @@ class DataSet:
         return self.splits[name]
 
     def labelled_split(self) -> str:
-        """The split to score where none was named: test if its targets are known (published ones' are not), or val."""
+        """The split to score by default: test if its targets are known (in published sets they are not), else val."""
         labelled = any(sample.labelled for sample in self.splits.get("test", ()))
         return "test" if labelled or "val" not in self.splits else "val"
 

@@ -1,7 +1,7 @@
-"""The tasks on the floor of data: how images and what is known of their pixels are found, checked and learnt from.
+"""The tasks on the floor of data: how images and their targets are opened, checked and learnt from.
 
-Here and in the tables of the floors above (`inference.tasks`, `evaluation.tasks`, `training.objective`, `views.tasks`)
-code asks for the task, and nowhere else: a new task is one entry in each.
+Only this table and those of the floors above (`inference.tasks`, `evaluation.tasks`, `training.objective`,
+`views.tasks`) depend on the task: a new task is one entry in each.
 """
 
 import math
@@ -25,18 +25,18 @@ from segmenter.errors import UserError
 
 @dataclass(frozen=True)
 class Task:
-    """What a task is called on disk, and what is done with its targets (H W arrays)."""
+    """The names of a task's files, and what is done with its targets (H W arrays)."""
 
     words: Target
     """What a target is called, and where it lies."""
     open: Callable[[config.Data], DataSet]
     check: Callable[[DataSet], Verdict]
     ignore: Callable[[np.ndarray], float]
-    """The value in a target that says nothing."""
+    """The value in a target that is ignored."""
     learnt: type[np.generic]
-    """The numbers of a target in a batch."""
+    """The type of a target in a batch."""
     classes: Classes | None = None
-    """Those of every data set of the task, which has none of its own; none: a data set's own."""
+    """The classes of every data set of the task; None: each data set has its own."""
 
 
 TASKS = {
@@ -56,7 +56,7 @@ def open_data(
     depth_scale: float = 0.0,
     depth_kind: config.DepthKind = "depth",
 ) -> DataSet:
-    """Finds the images of a folder, what is known of their pixels, and the classes; nothing is decoded.
+    """Finds the images of a folder, their masks or depth maps, and the classes; nothing is decoded.
 
     >>> data = segmenter.open_data("photos")
     >>> len(data.split("train")), data.classes.names
@@ -67,12 +67,12 @@ def open_data(
 
     Args:
         root: folder with the images and masks, or depth maps, or `scenes` for the generated ones.
-        task: what the images come with, `labels` or `depth`.
-        layout: how the folder is arranged; `auto` recognises it.
+        task: what the images come with, `labels` (masks) or `depth`.
+        layout: layout of the folder; `auto` recognises it.
         classes: path of a classes.yaml, if it is not in the data folder.
         map: mask values to change, each as `from:to`, for example "7:255".
         split_seed: seed of the split into train, val and test where the folder has none.
-        depth_scale: number in a depth map that means one metre; 0: not stated (floats are metres).
+        depth_scale: value in a depth map that means one metre; 0: not stated (floats are metres).
         depth_kind: what depth maps hold, `depth` or `inverse` depth (disparity).
 
     Returns:
@@ -80,7 +80,7 @@ def open_data(
         ignored (uint16 and 65535 above 255 classes), or inverse depth, float32 in 1 / metre with NaN where unknown.
 
     Raises:
-        UserError: there is no such task, nothing was found, files do not pair up, or the classes cannot be told.
+        UserError: there is no such task, nothing was found, files do not pair up, or the classes cannot be determined.
     """
     if task not in TASKS:
         raise UserError(f"task is {task!r}; choose {' or '.join(TASKS)}")
@@ -90,7 +90,7 @@ def open_data(
 
 
 def check(data: DataSet) -> Verdict:
-    """Reads every target and the header of every image, and says what would spoil a training.
+    """Reads every target and the header of every image, and reports what would spoil training.
 
     >>> report = segmenter.check(segmenter.open_data("photos"))
     >>> report.refuse_errors()  # says nothing: a model can be trained

@@ -2,8 +2,8 @@
 
 The numbers are those of the published code (mmsegmentation 0.14): sizes rounded half up, uint8 throughout,
 bilinear without antialias for images, nearest for labels (and for depth: a mean over an edge lies on neither side of
-it, and what was not measured must not spread). We differ in one point: saturation and hue change
-in real numbers, as 8-bit HSV would only add rounding. Images are not normalised here: the device does that.
+it, and gaps must not spread). One difference: saturation and hue change in floating point, as 8-bit HSV would only add
+rounding. Images are not normalised here: the device does that.
 """
 
 import math
@@ -34,7 +34,7 @@ def target_size(size: tuple[int, int], short_side: int, max_ratio: float, ratio:
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear without antialias, uint8 3 H W to 3 h w: OpenCV's to 1 grey level, as it was published.
+    """Bilinear without antialias, uint8 3 H W to 3 h w: within 1 grey level of OpenCV's, as published.
 
     Raises:
         UserError: there would be more than MOST_PIXELS.
@@ -93,7 +93,7 @@ def augment(
 
 
 def _choose_crop(labels: Tensor, settings: config.Augment, ignore: int, generator: torch.Generator) -> tuple[int, int]:
-    """Top and left of a crop in which no class prevails; after ten more draws the last, whatever it holds."""
+    """Top and left of a crop that no class dominates; after ten more draws the last one, whatever it holds."""
     height, width = settings.crop
 
     def draw() -> tuple[int, int]:
@@ -136,7 +136,7 @@ def distort(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def saturate(image: Tensor, factor: float) -> Tensor:
-    """Multiply HSV's saturation, at most to 1 (uint8 3 h w); hue and value (the largest channel) stay."""
+    """Multiplies HSV's saturation, at most to 1 (uint8 3 h w); hue and value (the largest channel) stay."""
     pixels = image.float()
     value = pixels.amax(0)  # h w
     spread = (value - pixels.amin(0)).clamp_(min=1)
@@ -144,7 +144,7 @@ def saturate(image: Tensor, factor: float) -> Tensor:
 
 
 def pad(image: Tensor, labels: Tensor, size: tuple[int, int], ignore: float) -> tuple[Tensor, Tensor]:
-    """Fill up to `size` (height, width) at the right and bottom, with 0 and the ignore value."""
+    """Pads to `size` (height, width) at the right and bottom, with 0 and the ignore value."""
     missing = [0, 0, size[1] - labels.shape[1], size[0] - labels.shape[0]]
     return F.pad(image, missing, fill=0), F.pad(labels[None], missing, fill=ignore)[0]
 

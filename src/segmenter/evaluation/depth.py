@@ -1,4 +1,4 @@
-"""Depth against what was measured: the sums that `DepthScores` is made of, image by image."""
+"""Predicted against measured depth: the sums for `DepthScores`, image by image."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,11 @@ from segmenter.inference.depth import inverse_depth
 from segmenter.model.segmenter import Segmenter
 
 
-def usual_alignment(model: Segmenter, alignment: Alignment) -> Alignment:
-    """What `auto` means: none for a metric model; relative inverse depth needs scale and shift.
+def resolve_alignment(model: Segmenter, alignment: Alignment) -> Alignment:
+    """The alignment that `auto` means: none for a metric model; relative inverse depth needs scale and shift.
 
     Raises:
-        UserError: a relative model is to be scored without.
+        UserError: a relative model is to be scored without alignment.
     """
     relative = model.recipe.depth.target == "inverse"
     if alignment == "auto":
@@ -30,8 +30,8 @@ def usual_alignment(model: Segmenter, alignment: Alignment) -> Alignment:
     return alignment
 
 
-def nothing(_: Segmenter) -> np.ndarray:
-    """The sums (1 + METRICS, float64) of no image."""
+def zero(_: Segmenter) -> np.ndarray:
+    """The sums (1 + METRICS, float64) over no images."""
     return np.zeros(1 + len(METRICS))
 
 
@@ -45,10 +45,10 @@ def sums(
 
 
 def scores(model: Segmenter, total: np.ndarray, alignment: Alignment) -> DepthScores:
-    """The scores of sums.
+    """The scores from the sums.
 
     Raises:
-        UserError: nothing in the images could be scored.
+        UserError: no pixel of the images could be scored.
     """
     found = DepthScores(total, alignment)
     if not found.images:

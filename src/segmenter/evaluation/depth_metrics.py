@@ -1,4 +1,4 @@
-"""Scores of depth, as the field computes them: for every image over its measured pixels, then the mean over images.
+"""Scores of depth, as is usual: for every image over its measured pixels, then the mean over images.
 
 Sources: Eigen et al., arXiv 1406.2283, section 4 (thresholds, relative and RMS errors); KITTI's depth benchmark (SILog,
 in percent); alignment of relative predictions as in MiDaS, arXiv 1907.01341, section 6.
@@ -25,10 +25,10 @@ MEANING = {
 
 
 def align(predicted: np.ndarray, truth: np.ndarray, how: Alignment) -> np.ndarray:
-    """Inverse depth of pixels (N) brought to the true one (N, above 0): by nothing, their medians, or scale and shift.
+    """Inverse depth of pixels (N) aligned to the true one (N, above 0): not at all, by medians, or by scale and shift.
 
-    `least_squares` is the scale, not below 0, and shift that leave the least squared difference of inverse depth; where
-    the prediction has no spread or is upside down, near for far, the mean of the truth.
+    `least_squares` takes the scale, not below 0, and shift with the smallest squared difference of inverse depth; where
+    the prediction is constant or inverted, near for far, the result is the mean of the truth.
     """
     predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
     if how == "none":
@@ -58,10 +58,10 @@ def errors(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def image_sums(predicted: np.ndarray, truth: np.ndarray, how: Alignment, max_depth: float) -> np.ndarray:
-    """One image's part of the sums that `DepthScores` takes: 1 and METRICS, or zeros where nothing can be scored.
+    """One image's contribution to the sums of `DepthScores`: 1 and METRICS, or zeros where nothing can be scored.
 
-    Both maps (H W) hold inverse depth; where the truth is NaN or farther than `max_depth` metres, it is not scored,
-    and predictions farther than that count as that.
+    Both maps (H W) hold inverse depth. Pixels whose truth is NaN or farther than `max_depth` metres are not scored;
+    predictions are clipped to `max_depth`.
     """
     scored = truth >= 1 / np.float32(max_depth)  # NaN is not
     if not scored.any():
@@ -94,7 +94,7 @@ class DepthScores:
         return self.to_dict()["abs_rel"]
 
     def to_dict(self) -> dict:
-        """Plain numbers for JSON; all metrics are 0 where there was no image to score."""
+        """Plain numbers for JSON; all metrics are 0 if no image was scored."""
         means = (np.asarray(self.sums[1:], np.float64) / max(self.images, 1)).tolist()
         return dict(zip(METRICS, means, strict=True)) | {"alignment": self.alignment, "images": self.images}
 

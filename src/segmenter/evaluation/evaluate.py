@@ -1,4 +1,4 @@
-"""A model and images whose targets are known to scores: predictions at the targets' own size, as the field requires."""
+"""Scores of a model on images with known targets: predictions are compared at the targets' own size, as is usual."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from segmenter.evaluation.depth_metrics import DepthScores
 from segmenter.evaluation.metrics import Scores
 from segmenter.evaluation.tasks import TASKS
 from segmenter.inference.mode import evaluating
-from segmenter.inference.passes import asked, at_scales, scaled
+from segmenter.inference.passes import at_scales, effective_settings, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model import processes
 from segmenter.model.segmenter import Segmenter
@@ -33,7 +33,7 @@ from segmenter.ranges import Processes, checked, refuse_processes
 logger = logging.getLogger(__name__)
 
 
-class _Decoded(Dataset):
+class _ScaledSamples(Dataset):
     """Samples read and scaled in the loader's workers: image (3 h w uint8) or its scales, and target (H W)."""
 
     def __init__(self, samples: Sequence[Sample], scale: Callable[[np.ndarray], Tensor | list[Tensor]]):
@@ -62,22 +62,22 @@ def totals(
     title: str = "evaluate",
     show: bool = True,
 ) -> Tensor | np.ndarray:
-    """What the scores of a model are made of, summed over labelled samples; parts of a data set add up.
+    """The sums from which a model's scores are computed, over labelled samples; those of parts of a data set add up.
 
-    Of labels counts (K K int64, row true, column predicted), of depth the sums of `DepthScores` (1 + METRICS).
+    For labels the counts (K K int64, row true, column predicted), for depth the sums of `DepthScores` (1 + METRICS).
 
     Raises:
         UserError: one of the samples cannot be scored, or a setting is not for the model's task.
     """
     refuse_multiscale(model, multiscale)
-    task, settings = TASKS[model.recipe.task], asked(model, settings, False)
+    task, settings = TASKS[model.recipe.task], effective_settings(model, settings, False)
     alignment = task.alignment(model, alignment)
     scale = partial(_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
     counts = task.counts_at_scales if multiscale else task.counts
     pin = next(model.parameters()).device.type == "cuda"
-    with evaluating(model), loaded(_Decoded(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
+    with evaluating(model), loaded(_ScaledSamples(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
         stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
-        return sum(counts(model, stream, settings, alignment), task.nothing(model))
+        return sum(counts(model, stream, settings, alignment), task.zero(model))
 
 
 def totals_together(model: Segmenter, samples: Sequence[Sample], **options) -> Tensor | np.ndarray:
@@ -119,13 +119,13 @@ def evaluate(
     class      IoU  accuracy  share of pixels
 
     Args:
-        model: in whatever mode; it is scored in evaluation mode.
-        data: a folder, which is split and whose depth is read as the model's recipe says; what `segmenter.open_data`
-            gave, or samples of it.
+        model: in any mode; it is scored in evaluation mode.
+        data: a folder, which is split, and whose depth is read, according to the model's recipe; the result of
+            `segmenter.open_data`, or samples of it.
         multiscale: mean of six scales and their mirror images; labels only.
-        native: keep the images' scale, even where the settings do not say so.
+        native: keep the images' scale, even if the settings do not say so.
         split: of a folder or data set; `auto`: test, or val where test has no masks.
-        inference: windows and scale; none: those of the model's recipe.
+        inference: windows and scale; None: those of the model's recipe.
         alignment: of predicted depth to the true one, image by image; `auto`: least_squares for relative models, none
             for metric ones.
         workers: processes that load images.
@@ -135,16 +135,16 @@ def evaluate(
 
     Returns:
         `Scores` with `confusion` (K K: row true, column predicted), `iou` and `accuracy` (K, 0 to 1), `mean_iou`,
-        `mean_accuracy` and `pixel_accuracy`; of a model of depth `DepthScores`. Both have `to_dict()` and `table()`.
+        `mean_accuracy` and `pixel_accuracy`; for a depth model `DepthScores`. Both have `to_dict()` and `table()`.
 
     Raises:
-        UserError: the data cannot be opened, has no such split or other classes than the model; there are no samples,
-            or one of them cannot be read or has no mask; or a setting is not for what the model does.
+        UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
+            samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
     """
     refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
-        # With another seed, images of the training would be in the test split of a folder that has none.
+        # With another seed, a folder without splits would have training images in its test split.
         data = config.Data(
             str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
         )
@@ -154,7 +154,7 @@ def evaluate(
         data = _samples(model, data, split)
     if not data:
         raise UserError("there are no images to evaluate on; choose another split")
-    task, settings = TASKS[model.recipe.task], asked(model, inference, native)
+    task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
     count = totals_together if together else totals
     options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
     total = count(model, data, **options, show=show)

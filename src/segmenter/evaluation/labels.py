@@ -16,20 +16,20 @@ from segmenter.model.segmenter import Segmenter
 
 
 def refuse_alignment(model: Segmenter, alignment: Alignment) -> Alignment:
-    """Does nothing unless an alignment is asked for.
+    """Refuses any alignment, which only depth needs.
 
     Raises:
-        UserError: it is.
+        UserError: the alignment is not `auto`.
     """
     if alignment != "auto":
         raise UserError(
-            f"alignment is {alignment!r}, but the model gives {model.recipe.task}, which need none; leave it out"
+            f"alignment is {alignment!r}, but the model predicts {model.recipe.task}, which need none; leave it out"
         )
     return alignment
 
 
-def nothing(model: Segmenter) -> Tensor:
-    """Counts (K K int64) of no image, on the model's device."""
+def zero(model: Segmenter) -> Tensor:
+    """Counts (K K int64) over no images, on the model's device."""
     classes = len(model.classes)
     return torch.zeros(classes, classes, dtype=torch.int64, device=next(model.parameters()).device)
 
@@ -55,5 +55,5 @@ def counts_at_scales(
 
 
 def scores(model: Segmenter, total: Tensor, _: Alignment) -> Scores:
-    """The scores of counts (K K)."""
+    """The scores from the counts (K K)."""
     return Scores(total.cpu().numpy(), model.classes.names)

@@ -1,4 +1,4 @@
-"""Scores from a confusion matrix, as the field computes them: sums over the whole set, then means over classes."""
+"""Scores from a confusion matrix, as is usual: sums over the whole set, then means over classes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The tasks on the floor of evaluation: what is counted of each image, and the scores of the sum of it."""
+"""The tasks on the floor of evaluation: what is counted in each image, and the scores from the sum."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ Counts = Callable[[Segmenter, Iterator, config.Inference, Alignment], Iterator[T
 
 @dataclass(frozen=True)
 class Task:
-    """How answers are compared with targets; what is counted adds up over images and processes."""
+    """How predictions are compared with targets; counts add up over images and processes."""
 
     alignment: Callable[[Segmenter, Alignment], Alignment]
-    """Of answers to targets: what is meant by the setting; refuses what the task has no use for."""
-    nothing: Callable[[Segmenter], Tensor | np.ndarray]
-    """What is counted of no image."""
+    """The alignment of predictions to targets that a setting means; refuses settings that the task does not have."""
+    zero: Callable[[Segmenter], Tensor | np.ndarray]
+    """The counts over no images."""
     counts: Counts
-    """Of each (scaled image, target)."""
+    """For each (scaled image, target)."""
     scores: Callable[[Segmenter, Tensor | np.ndarray, Alignment], Scores | DepthScores]
     counts_at_scales: Counts | None = None
-    """Of each (image at many scales, target); none where they cannot be averaged."""
+    """For each (image at many scales, target); None where scales cannot be averaged."""
 
 
 TASKS = {
-    "labels": Task(labels.refuse_alignment, labels.nothing, labels.counts, labels.scores, labels.counts_at_scales),
-    "depth": Task(depth.usual_alignment, depth.nothing, depth.sums, depth.scores),
+    "labels": Task(labels.refuse_alignment, labels.zero, labels.counts, labels.scores, labels.counts_at_scales),
+    "depth": Task(depth.resolve_alignment, depth.zero, depth.sums, depth.scores),
 }

@@ -1,6 +1,6 @@
 """Images to depth at their own size.
 
-Always in one pass over the whole image: each window of a relative model would have a scale and a shift of its own.
+Always in one pass over the whole image: each window of a relative model would have a different scale and shift.
 Source of the metric models' formula: the published DPT for KITTI and NYU, arXiv 2103.13413.
 """
 
@@ -31,13 +31,13 @@ class DepthResult:
 
 
 def metric_inverse(output: Tensor, settings: config.Depth) -> Tensor:
-    """What a metric model's decoder gave, at pixels, to inverse depth in 1 / metre."""
+    """The output of a metric model's decoder, at pixels, to inverse depth in 1 / metre."""
     return (settings.scale * output + settings.shift).clamp(min=LEAST)
 
 
 @torch.inference_mode()
 def inverse_depth(model: Segmenter, image: Tensor, size: tuple[int, int]) -> Tensor:
-    """A scaled image (3 h w uint8) to inverse depth (H W float32): in 1 / metre of metric models, else relative."""
+    """A scaled image (3 h w uint8) to inverse depth (H W float32): in 1 / metre for metric models, else relative."""
     device = next(model.parameters()).device
     geometry = replace(model.geometry(*image.shape[-2:]), final=size)
     pixels = upsample.logits(logits_of(model, image[None].to(device)), geometry)[0, 0]  # H W

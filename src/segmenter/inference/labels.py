@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 
 class Result:
-    """Labels (H W, uint8, or uint16 above 255 classes) of one image, and what it takes to say more about them."""
+    """Labels (H W, uint8, or uint16 above 255 classes) of one image; class probabilities on demand."""
 
     task = "labels"
 
@@ -29,7 +29,7 @@ class Result:
         self.labels: np.ndarray = labels.cpu().numpy().astype(dtype, copy=False)
 
     def probabilities(self) -> np.ndarray:
-        """Class probabilities (K H W float32, 0 to 1, summing to 1) at every pixel; large: K x 4 bytes a pixel.
+        """Class probabilities (K H W float32, 0 to 1, summing to 1) at every pixel; 4 K bytes per pixel.
 
         >>> result = segmenter.predict(segmenter.load("runs/first"), "photos/test/images/test0.png")
         >>> result.probabilities().shape
@@ -38,7 +38,7 @@ class Result:
         return np.concatenate([part.cpu().numpy() for _, part in upsample.mean_probabilities(self._passes)], 1)
 
     def probability_bands(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """The same in bands of rows, each (rows, K r W float32), for images too large to hold it at once.
+        """The same in bands of rows, each (rows, K r W float32), for images too large to hold it all at once.
 
         >>> result = segmenter.predict(segmenter.load("runs/first"), "photos/test/images/test0.png")
         >>> sums = [part.sum((1, 2)) for rows, part in result.probability_bands()]  # of each class
@@ -52,7 +52,7 @@ class Result:
 def label_results(
     model: Segmenter, images: Iterable[np.ndarray], settings: config.Inference, multiscale: bool
 ) -> Iterator[Result]:
-    """Labels of each image (H W 3 uint8), in order; windows of one size share passes whatever image they are of."""
+    """Labels of each image (H W 3 uint8), in order; windows of one size share passes, also across images."""
     if multiscale:
         for image in images:
             yield Result(many_passes(model, image, settings), model.classes)
@@ -62,7 +62,7 @@ def label_results(
         for place, image in enumerate(images):
             yield scaled(image, model.recipe.augment, settings.native), (place, image.shape[:2])
 
-    # Of images that overtook others only the logits wait: labels at a photo's own size may be far larger.
+    # For images that overtake others only the logits are stored: labels at a photo's own size may be far larger.
     early, turn = {}, 0
     for logits, geometry, (place, size) in logits_of_many(model, placed(), settings):
         early[place] = logits, replace(geometry, final=size)

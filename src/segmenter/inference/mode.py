@@ -1,4 +1,4 @@
-"""A model as it answers: in evaluation mode, whatever mode it is in between."""
+"""Runs a model in evaluation mode, whatever mode it is in, and restores that mode afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ Result = TypeVar("Result")
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model is in evaluation mode inside; afterwards, also after an error, every module has the mode it had.
+    """Puts the model into evaluation mode; on exit, also after an error, every module gets its mode back.
 
-    Modules are remembered one by one, as a training may keep some of them (batch norms) in evaluation mode.
+    Modes are recorded module by module, as training may keep some modules (batch norms) in evaluation mode.
     """
     modes = {module: module.training for module in model.modules()}
-    if any(modes.values()):  # else what is kept between predictions would be forgotten
+    if any(modes.values()):  # otherwise eval() would clear what is cached between predictions
         model.eval()
     try:
         yield
@@ -26,8 +26,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def answered(model: nn.Module, results: Iterator[Result]) -> Iterator[Result]:
-    """The results, each computed in evaluation mode and without gradients; between them the caller has the model."""
+def in_evaluation_mode(model: nn.Module, results: Iterator[Result]) -> Iterator[Result]:
+    """The results, each computed in evaluation mode and without gradients; in between the model has its own mode."""
     done = object()
     while True:
         with evaluating(model), torch.inference_mode():

@@ -18,19 +18,19 @@ from segmenter.model.segmenter import Segmenter
 MULTISCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
-def asked(model: Segmenter, inference: config.Inference | None, native: bool) -> config.Inference:
-    """The settings to look at images with: the given ones, or the model's recipe's; `native` is then added to them."""
+def effective_settings(model: Segmenter, inference: config.Inference | None, native: bool) -> config.Inference:
+    """The given settings, or else those of the model's recipe, with `native` if either asks for it."""
     settings = inference or model.recipe.inference
     return replace(settings, native=settings.native or native)
 
 
 def scaled(image: np.ndarray, augment: config.Augment, native: bool = False, ratio: float = 1.0) -> Tensor:
-    """An image (H W 3 uint8) at the scale of the training (3 h w uint8); `native` keeps its own."""
+    """An image (H W 3 uint8) at the training scale (3 h w uint8); `native` keeps the image's own."""
     if native and ratio == 1:  # a large photo should not be copied
         return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
     if native:
         side = min(image.shape[:2])
-        # One above the photo's own proportion: the long side must not be what limits it, not even by rounding.
+        # One above the photo's own proportion: the long side must never be the limit, not even by rounding.
         return resize_for_evaluation(image, side, max(image.shape[:2]) / side + 1, ratio)
     return resize_for_evaluation(image, augment.short_side, augment.max_ratio, ratio)
 
@@ -71,4 +71,4 @@ def passes_at(
         place: (logits, replace(geometry, final=size, mirrored=place[1]))
         for logits, geometry, place in logits_of_many(model, straight_and_mirrored(), settings)
     }
-    return [passes[place] for place in sorted(passes)]  # in one order, so that sums are always rounded alike
+    return [passes[place] for place in sorted(passes)]  # always in one order, so that sums round the same way

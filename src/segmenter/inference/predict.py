@@ -1,4 +1,4 @@
-"""Photos to what a model says of their pixels, at each photo's own size."""
+"""Photos to a model's labels or depth, at each photo's own size."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,8 +12,8 @@ from segmenter.data.files import GREY_16, read_image
 from segmenter.errors import UserError
 from segmenter.inference.depth import DepthResult
 from segmenter.inference.labels import Result
-from segmenter.inference.mode import answered
-from segmenter.inference.passes import asked
+from segmenter.inference.mode import in_evaluation_mode
+from segmenter.inference.passes import effective_settings
 from segmenter.inference.tasks import TASKS, refuse_multiscale
 from segmenter.model.segmenter import Segmenter
 from segmenter.ranges import checked
@@ -25,7 +25,7 @@ def as_pixels(image: Photo) -> np.ndarray:
     """A path, a picture, or an array (H W 3 uint8) to an array (H W 3 uint8); files and pictures become upright.
 
     Raises:
-        UserError: the file is no image, or it has channels that are not a colour picture's.
+        UserError: the file is not an image, or its channels are not those of a colour picture.
     """
     if isinstance(image, str | Path):
         return read_image(image)
@@ -37,7 +37,7 @@ def as_pixels(image: Photo) -> np.ndarray:
 
 
 def _picture_pixels(picture: Image.Image) -> np.ndarray:
-    """As `read_image` does with the picture's file."""
+    """The pixels of a picture, as `read_image` reads them from a file."""
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in GREY_16:
         grey = (np.asarray(upright).astype(np.uint32) + 128) // 257
@@ -75,7 +75,7 @@ def predict(
     native: bool = False,
     inference: config.Inference | None = None,
 ) -> Result | DepthResult | Iterator[Result | DepthResult]:
-    """Segments one image, or one after another, at its own size; with a model of depth, says the depth of its pixels.
+    """Predicts the labels of one image, or of several one after another, at its own size; or the depth of its pixels.
 
     >>> model = segmenter.load("runs/first")
     >>> segmenter.predict(model, "photos/test/images/test0.png").labels.shape
@@ -86,34 +86,33 @@ def predict(
     uint8
 
     Args:
-        model: in whatever mode; it answers in evaluation mode.
-        image: path, picture, or array (H W 3 uint8); or an iterable of them, which is taken as the results are asked
-            for. Windows of several images share passes through the network.
-        multiscale: mean of six scales and their mirror images: better, and more than twelve times slower.
-        native: keep the photo's scale instead of bringing it to the one the model was trained at, even where the
-            settings do not say so.
-        inference: windows and scale; none: those of the model's recipe. `segmenter.inference.presets.settings` gives
+        model: in any mode; predictions are made in evaluation mode.
+        image: path, picture, or array (H W 3 uint8); or an iterable of them, which is consumed as results are
+            requested. Windows of several images share passes through the network.
+        multiscale: average six scales and their mirror images: better, and more than twelve times slower.
+        native: keep the photo's scale instead of bringing it to the training scale, even if the settings do not say so.
+        inference: windows and scale; None: those of the model's recipe. `segmenter.inference.presets.settings` gives
             those of the published commands.
 
     Returns:
-        A result with `labels` (H W, uint8, or uint16 above 255 classes), or of a model of depth with `depth` (H W
-        float32); of an iterable their iterator, in order.
+        A result with `labels` (H W, uint8, or uint16 above 255 classes), or for a depth model with `depth` (H W
+        float32); for an iterable, an iterator over the results, in order.
 
     Raises:
-        UserError: multiscale was asked of a model of depth; or a file is no image, or has other than 1, 3 or 4
-            channels: of an iterable, after the results of the images before it.
+        UserError: multiscale is set for a depth model; or a file is not an image, or does not have 1, 3 or 4 channels:
+            for an iterable, raised after the results of the images before it.
     """
     refuse_multiscale(model, multiscale)
     alone = isinstance(image, Photo)
     failed: list[UserError] = []
     photos = _read([image] if alone else image, failed)
-    settings = asked(model, inference, native)
-    results = answered(model, TASKS[model.recipe.task].results(model, photos, settings, multiscale))
-    return next(_told(results, failed)) if alone else _told(results, failed)
+    settings = effective_settings(model, inference, native)
+    results = in_evaluation_mode(model, TASKS[model.recipe.task].results(model, photos, settings, multiscale))
+    return next(_with_error(results, failed)) if alone else _with_error(results, failed)
 
 
 def _read(photos: Iterable[Photo], failed: list[UserError]) -> Iterator[np.ndarray]:
-    """The pixels of the photos up to the first that cannot be read, whose error is put aside."""
+    """The pixels of the photos up to the first that cannot be read; its error is added to `failed`."""
     for photo in photos:
         try:
             yield as_pixels(photo)
@@ -122,8 +121,8 @@ def _read(photos: Iterable[Photo], failed: list[UserError]) -> Iterator[np.ndarr
             return
 
 
-def _told(results: Iterator[Result | DepthResult], failed: list[UserError]) -> Iterator[Result | DepthResult]:
-    """The results, and then the error that ended them."""
+def _with_error(results: Iterator[Result | DepthResult], failed: list[UserError]) -> Iterator[Result | DepthResult]:
+    """The results, followed by the error that ended them, if any."""
     yield from results
     if failed:
         raise failed[0]

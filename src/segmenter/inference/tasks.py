@@ -14,24 +14,24 @@ from segmenter.model.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Task:
-    """How a model answers; results carry `task`, the name of what they are of."""
+    """How a model's results are computed; each result carries the name of its `task`."""
 
     results: Callable[
         [Segmenter, Iterable[np.ndarray], config.Inference, bool], Iterator[Result] | Iterator[DepthResult]
     ]
-    """Of images (H W 3 uint8), in order, each at its own size; the last argument asks for many scales."""
+    """Results for images (H W 3 uint8), in order, each at its own size; the last argument: at many scales."""
     whole: bool = False
-    """Images are taken whole and at one scale, since answers that differ by a scale and a shift cannot be averaged."""
+    """Images are taken whole and at one scale, since results that differ by a scale and a shift cannot be averaged."""
 
 
 TASKS = {"labels": Task(label_results), "depth": Task(depth_results, whole=True)}
 
 
 def refuse_multiscale(model: Segmenter, multiscale: bool) -> None:
-    """Does nothing unless several scales are asked of a model that cannot average its answers.
+    """Refuses several scales for a model whose results cannot be averaged.
 
     Raises:
-        UserError: they are.
+        UserError: `multiscale` is set for such a model.
     """
     if multiscale and TASKS[model.recipe.task].whole:
         raise UserError(

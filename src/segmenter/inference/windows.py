@@ -1,8 +1,8 @@
 """Images to logits: a sliding window over each, every window's logits on its own grid.
 
 Source: the published Segmenter's inference (windows at multiples of the stride, the last one shifted back to the
-border, logits averaged where windows overlap); here the averaging is left to `upsample`. Our models take any size,
-so that an image smaller than the window is taken whole; `enlarge` does what the published code does with it.
+border, logits averaged where windows overlap); here the averaging is left to `upsample`. Our models take any size, so
+an image smaller than the window is taken whole; `enlarge` treats it as the published code does.
 """
 
 import math
@@ -21,9 +21,9 @@ from segmenter.errors import UserError
 from segmenter.model.devices import multiplying_in
 from segmenter.model.segmenter import Segmenter
 
-Other = TypeVar("Other")
-# Pixels of windows that may come while one waits for others of its size: 32 windows of 512 x 512, which are 25 MB as
-# bytes and 100 MB as real numbers. Photos of one shape never wait so long; those of many would all lie in memory.
+Tag = TypeVar("Tag")
+# Pixels of windows that may arrive while one waits for others of its size: 32 windows of 512 x 512, which take 25 MB as
+# bytes and 100 MB as floats. Photos of one shape never wait so long; photos of many shapes would all stay in memory.
 WAITING = 2**23
 MOST_WINDOWS = 2**14  # of one image; 178 million pixels, the most that is read, have 776 windows at a stride of 480
 
@@ -37,7 +37,7 @@ def positions(length: int, window: int, stride: int) -> tuple[int, ...]:
 def enlarged_size(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
     """Size (H, W) of an image whose smaller side is brought to the window, its aspect kept; never smaller.
 
-    The other side is cut to whole pixels, not rounded, as published: 375 x 500 becomes 512 x 682.
+    The other side is truncated to whole pixels, not rounded, as published: 375 x 500 becomes 512 x 682.
     """
     scales = [wanted / side for side, wanted in zip(size, window, strict=True)]
     if max(scales) <= 1:
@@ -50,69 +50,69 @@ def enlarged_size(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, 
 def window_logits(model: Segmenter, image: Tensor, settings: config.Inference) -> tuple[Tensor, upsample.Geometry]:
     """An image (3 H W, 0 to 255) to logits (windows K h w) and their geometry on the H x W pixels.
 
-    The settings say window, stride, windows a pass and what becomes of small images.
+    The settings give window, stride, windows per pass and the treatment of small images.
     """
     ((logits, geometry, _),) = logits_of_many(model, [(image, None)], settings)
     return logits, geometry
 
 
 def logits_of_many(
-    model: Segmenter, images: Iterable[tuple[Tensor, Other]], settings: config.Inference
-) -> Iterator[tuple[Tensor, upsample.Geometry, Other]]:
-    """Images, each with something that belongs to it, to what `window_logits` gives, and that.
+    model: Segmenter, images: Iterable[tuple[Tensor, Tag]], settings: config.Inference
+) -> Iterator[tuple[Tensor, upsample.Geometry, Tag]]:
+    """Images, each with a tag, to the logits and geometry of `window_logits`, with the tag.
 
-    Windows of one size share passes whatever image they are of; so images of other sizes may overtake each other, but
-    none by more than WAITING pixels of windows.
+    Windows of one size share passes, also across images. So images of other sizes may overtake each other, but none by
+    more than WAITING pixels of windows.
     """
     queues: defaultdict[tuple[int, ...], _Queue] = defaultdict(_Queue)
-    come = 0  # pixels of all windows so far
-    for image, other in images:
+    arrived = 0  # pixels of all windows so far
+    for image, tag in images:
         crops, geometry = windows_of(model, image, settings)
         size = tuple(crops[0].shape)
-        come += len(crops) * math.prod(size[1:])
-        queues[size].add(crops, geometry, other, come)
-        del crops, image  # of which a pass may be the last use
-        yield from queues[size].passed(model, settings.batch, at_least=settings.batch)
+        arrived += len(crops) * math.prod(size[1:])
+        queues[size].add(crops, geometry, tag, arrived)
+        del crops, image  # so that a pass can free them
+        yield from queues[size].completed(model, settings.batch, at_least=settings.batch)
         for size, queue in list(queues.items()):
-            if queue.images and come - queue.images[0].come > WAITING:
-                yield from queue.passed(model, settings.batch, at_least=1)
+            if queue.images and arrived - queue.images[0].arrived > WAITING:
+                yield from queue.completed(model, settings.batch, at_least=1)
             if not queue.images:
                 del queues[size]
     for queue in queues.values():
-        yield from queue.passed(model, settings.batch, at_least=1)
+        yield from queue.completed(model, settings.batch, at_least=1)
 
 
 class _Image(NamedTuple):
-    """An image some of whose windows are still to go through the network."""
+    """An image that still has windows to go through the network."""
 
     geometry: upsample.Geometry
-    other: object
-    come: int
-    """Pixels of all windows that had come when this one's had."""
+    tag: object
+    arrived: int
+    """Pixels of all windows that had arrived by the end of this image's."""
 
 
 @dataclass
 class _Queue:
-    """Windows of one size, of images in order, on both sides of the network."""
+    """Windows of one size before the network, and logits of incomplete images after it; images in order."""
 
-    crops: list[Tensor] = field(default_factory=list)  # before it, 3 h w each
-    logits: list[Tensor] = field(default_factory=list)  # behind it, of images that still miss some, K gh gw each
+    crops: list[Tensor] = field(default_factory=list)  # before the network, 3 h w each
+    logits: list[Tensor] = field(default_factory=list)  # after it, of images that are not complete, K gh gw each
     images: list[_Image] = field(default_factory=list)
 
-    def add(self, crops: list[Tensor], geometry: upsample.Geometry, other: object, come: int) -> None:
+    def add(self, crops: list[Tensor], geometry: upsample.Geometry, tag: object, arrived: int) -> None:
         self.crops += crops
-        self.images.append(_Image(geometry, other, come))
+        self.images.append(_Image(geometry, tag, arrived))
 
-    def passed(self, model: Segmenter, batch: int, at_least: int) -> Iterator[tuple[Tensor, upsample.Geometry, Other]]:
-        """Sends windows through the network while there are enough of them; the images that are then complete."""
+    def completed(self, model: Segmenter, batch: int, at_least: int) -> Iterator[tuple[Tensor, upsample.Geometry, Tag]]:
+        """Sends windows through the network while there are `at_least` so many; yields the images that are complete."""
         while len(self.crops) >= at_least:
             crops, self.crops = self.crops[:batch], self.crops[batch:]
             self.logits += logits_of(model, torch.stack(crops))
         while self.images and len(self.logits) >= self.images[0].geometry.window_count:
-            geometry, other, _ = self.images.pop(0)
+            geometry, tag, _ = self.images.pop(0)
             logits = torch.stack(self.logits[: geometry.window_count])  # windows K h w
             del self.logits[: geometry.window_count]
-            yield logits, geometry, other
+            yield logits, geometry, tag
 
 
 def logits_of(model: Segmenter, images: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def windows_of(model: Segmenter, image: Tensor, settings: config.Inference) -> t
     size = height, width = tuple(image.shape[1:])
     if settings.enlarge and (larger := enlarged_size(size, settings.window)) != size:
         refuse_larger(larger)
-        # In real numbers: the published code enlarges what is normalised already, which is the same.
+        # As floats: the published code enlarges the normalised image, which is equivalent.
         image = image if image.is_floating_point() else image.float()
         image = F.interpolate(image[None], larger, mode="bilinear", align_corners=False)[0]
         height, width = larger

@@ -1,7 +1,7 @@
 """What the tokens of a block attend to: the softmax probabilities of its heads.
 
-Source: Segmenter, arXiv 2105.05633, section 4 and appendix (attention maps). We take them where timm's attention
-drops some of them out, so that relative and rotary positions are in them too.
+Source: Segmenter, arXiv 2105.05633, section 4 and appendix (attention maps). They are captured at the input of timm's
+attention dropout, so they include relative and rotary positions.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ from segmenter.model.segmenter import Segmenter
 
 @torch.inference_mode()
 def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encoder", "decoder"] = "encoder") -> Tensor:
-    """What each token of a block looks at, of normalised images, in evaluation mode.
+    """The attention of each token of a block, for normalised images, in evaluation mode.
 
     >>> model = segmenter.load("runs/first")
     >>> photo = segmenter.open_data("photos").split("test")[0].image()  # H W 3
@@ -26,15 +26,15 @@ def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encod
     torch.Size([1, 3, 65, 65])
 
     Args:
-        model: in whatever mode.
+        model: in any mode.
         images: B 3 H W, normalised.
         block: counted from 0.
-        part: the encoder, or a decoder that has blocks.
+        part: the encoder, or a decoder with blocks.
 
     Returns:
-        Probabilities (B heads T T, 0 to 1). Row: the token that looks, column: the one looked at; a row sums to 1. T
-        are in the encoder the prefix tokens (class, ...) and the patches row by row, in the decoder the patches and
-        the classes.
+        Probabilities (B heads T T, 0 to 1). Row: the attending token, column: the attended one; a row sums to 1. The T
+        tokens are in the encoder the prefix tokens (class, ...) and the patches row by row, in the decoder the patches
+        and the classes.
 
     Raises:
         UserError: there is no such block.
@@ -42,12 +42,12 @@ def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encod
     blocks = model.encoder.vit.blocks if part == "encoder" else getattr(model.decoder, "blocks", [])
     if not 0 <= block < len(blocks):
         has = f"the blocks 0 to {len(blocks) - 1}" if len(blocks) else "no blocks"
-        raise UserError(f"block {block} was asked for, but the {part} has {has}")
+        raise UserError(f"block is {block}, but the {part} has {has}")
     layer = blocks[block].attn
-    found: list[Tensor] = []
+    captured: list[Tensor] = []
     # A fused attention never forms the probabilities.
     fused, layer.fused_attn = layer.fused_attn, False
-    hook = layer.attn_drop.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+    hook = layer.attn_drop.register_forward_pre_hook(lambda _, arguments: captured.append(arguments[0]))
     try:
         with evaluating(model):
             if part == "encoder":
@@ -57,4 +57,4 @@ def attention(model: Segmenter, images: Tensor, block: int, part: Literal["encod
     finally:
         hook.remove()
         layer.fused_attn = fused
-    return found[0]
+    return captured[0]

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision it multiplies: the names that people write, as torch's."""
+"""Where a model runs and in which precision it multiplies: from the names that users write to torch's."""
 
 import re
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a name; `auto` is the best there is: CUDA, then MPS (Apple), then the CPU.
+    """The device of a name; `auto` is the best one available: CUDA, then MPS (Apple), then the CPU.
 
     Raises:
         UserError: there is no such device here.
@@ -31,12 +31,12 @@ def device_of(name: str) -> torch.device:
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """In which precision a network multiplies; `auto` is bf16 where the device computes it natively, else fp32.
+    """The precision in which a network multiplies; `auto` is bf16 where the device computes it natively, else fp32.
 
-    Elsewhere bf16 is many times slower than fp32.
+    Without native support bf16 is many times slower than fp32.
 
     Raises:
-        UserError: there is no such precision, or only in name on this device.
+        UserError: there is no such precision, or this device does not really have it.
     """
     if name != "auto" and name not in PRECISIONS:
         raise UserError(f"there is no precision {name!r}; write auto or {' or '.join(PRECISIONS)}")
@@ -49,13 +49,13 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     elif device.type == "cpu":
         able = torch.cpu.get_capabilities() if "get_capabilities" in dir(torch.cpu) else {}
         native = bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-    else:  # not every Apple chip has it, and none says so
+    else:  # not every Apple chip has it, and none reports it
         native = False
     return torch.bfloat16 if native else torch.float32
 
 
 def multiplying_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:
-    """Within it a network multiplies in this precision; its weights stay as they are."""
-    if precision == torch.float32:  # what the caller has set stays
+    """A context in which a network multiplies in this precision; its weights stay as they are."""
+    if precision == torch.float32:  # keeps the caller's setting
         return nullcontext()
     return torch.autocast(device.type, precision)

@@ -3,8 +3,8 @@
 Source: Segmenter (arXiv 2105.05633), section 3.1. We walk timm's blocks ourselves, because padding to whole
 patches, the bilinear position resize of the paper and relative positions on any grid are not in timm's own forward.
 Where timm normalises only the pooled token (BEiT, EVA-02), that norm is applied to every token instead.
-Hybrids have convolutions in place of the patch embedding; where those are a ResNet in stages (as DPT's), they give the
-maps of its stages too.
+Hybrids have convolutions in place of the patch embedding; where those are a ResNet in stages (as DPT's), the maps of
+its stages can be read too.
 """
 
 import math
@@ -18,16 +18,16 @@ from torch.utils.checkpoint import checkpoint
 
 from segmenter import config
 from segmenter.errors import UserError
-from segmenter.model.kept import Kept
 from segmenter.model.positions import resample, waves
 from segmenter.model.timm_models import Beit, PatchEmbed, ResNetV2, gen_relative_position_index
 from segmenter.model.timm_vit import create_vit
+from segmenter.model.weight_cache import WeightCache
 
 PREFIX = ("cls_token", "dist_token", "reg_token")  # the order in which timm puts them
 
 
 class Tokens(NamedTuple):
-    """What a block puts out for a batch of images."""
+    """The output of a block for a batch of images."""
 
     patches: Tensor  # B N D, row by row
     prefix: Tensor  # B P D: class, distillation and register tokens; P may be 0
@@ -46,13 +46,13 @@ class Encoder(nn.Module):
 
     Args:
         image_size: height and width of the training crop in pixels, on whose grid the positions lie.
-        taps: the blocks (0-based) that a decoder reads of this encoder, which then ends with the last of them, without
-            final norm; none: all blocks and the norm.
-        prefix: whether the class token and its like take part.
+        taps: gives the blocks (0-based) that a decoder reads; the encoder then ends with the last of them, without the
+            final norm. Empty: all blocks and the norm.
+        prefix: whether the class token and other prefix tokens take part.
 
     Raises:
-        UserError: the name is unknown or no plain vision transformer, the weights cannot be loaded, or the patches
-            cannot do without their prefix.
+        UserError: the name is unknown or not a plain vision transformer, the weights cannot be loaded, or the encoder
+            cannot work without its prefix tokens.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Encoder(nn.Module):
         self.vit = create_vit(settings)
         self.patch_size: int = self.vit.patch_embed.feat_ratio()
         stem = getattr(self.vit.patch_embed, "backbone", None)  # of a hybrid
-        found = stem.feature_info[1:] if isinstance(stem, ResNetV2) else []
-        self.stages = [Stage(about["num_chs"], about["reduction"]) for about in found]
+        features = stem.feature_info[1:] if isinstance(stem, ResNetV2) else []
+        self.stages = [Stage(feature["num_chs"], feature["reduction"]) for feature in features]
         self.width = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
         self.mean: tuple[float, ...] = self.vit.pretrained_cfg["mean"]
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         if not prefix:
             self._leave_out_prefix()
 
-        # The trained positions live on the grid of the training crop, so that training sees them unresampled.
+        # The trained positions lie on the grid of the training crop, so that training uses them without resampling.
         native = self.vit.patch_embed.grid_size
         self.table_grid = self.grid(*image_size)
         if self.vit.pos_embed is not None:
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
             if not settings.pretrained and self.width % 4 == 0:
                 count = math.prod(self.table_grid)
                 self.vit.pos_embed.data[:, -count:] = 0.5 * waves(self.table_grid, self.width)
-        self._resized = Kept()  # position embeddings on the grids of late
+        self._resized = WeightCache()  # position embeddings on recent grids
         self._freeze(settings.freeze if settings.freeze < self.depth or not self.taps else -1)
 
     @property
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
         ((8, 12), torch.Size([1, 96, 48]), torch.Size([1, 1, 48]))
         """
         maps, grid = self._stem(images)
-        tokens = self.norm(self._after(maps[-1], grid, [self.depth - 1])[0])
+        tokens = self.norm(self._run_blocks(maps[-1], grid, [self.depth - 1])[0])
         return self._split(tokens, grid)
 
     def intermediate(self, images: Tensor, blocks: Sequence[int], stages: Sequence[int] = ()) -> list[Tokens]:
@@ -134,39 +134,39 @@ class Encoder(nn.Module):
         """
         self._refuse_blocks(blocks)
         maps, grid = self._stem(images)
-        found = self._after(maps[-1], grid, blocks)
-        finer = [Tokens(m.flatten(2).mT, found[0][:, :0], tuple(m.shape[-2:])) for m in (maps[i] for i in stages)]
-        return finer + [self._split(tokens, grid) for tokens in found]
+        outputs = self._run_blocks(maps[-1], grid, blocks)
+        finer = [Tokens(m.flatten(2).mT, outputs[0][:, :0], tuple(m.shape[-2:])) for m in (maps[i] for i in stages)]
+        return finer + [self._split(tokens, grid) for tokens in outputs]
 
     def _split(self, tokens: Tensor, grid: tuple[int, int]) -> Tokens:
-        """Tokens (B P+N D) to patches and what stands before them."""
+        """Tokens (B P+N D) to patches and prefix."""
         prefix = tokens.shape[1] - math.prod(grid)
         return Tokens(tokens[:, prefix:], tokens[:, :prefix], grid)
 
-    def _after(self, images: Tensor, grid: tuple[int, int], blocks: Sequence[int]) -> list[Tensor]:
+    def _run_blocks(self, images: Tensor, grid: tuple[int, int], blocks: Sequence[int]) -> list[Tensor]:
         """Whole patches (B C h w) to the tokens (B P+N D) after each of the chosen blocks."""
         tokens = self._embed(images)
-        places = self._places(grid)
-        found = {}
+        positions = self._shared_positions(grid)
+        outputs = {}
         for index in range(max(blocks) + 1):
-            tokens = self._block(index, tokens, grid, places)
+            tokens = self._block(index, tokens, grid, positions)
             if index in blocks:
-                found[index] = tokens
-        return [found[index] for index in blocks]
+                outputs[index] = tokens
+        return [outputs[index] for index in blocks]
 
     def _stem(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """Padded images, or the maps of a hybrid's stages (at least the last), and the grid of their patches."""
         height, width = images.shape[-2:]
         grid = self.grid(height, width)
         missing = (0, grid[1] * self.patch_size - width, 0, grid[0] * self.patch_size - height)
-        if any(missing):  # padding by nothing would be a copy
+        if any(missing):  # padding by zero pixels would copy
             images = F.pad(images, missing)
         stem = getattr(self.vit.patch_embed, "backbone", None)
         if stem is None:
             return [images], grid
         if not self.stages:
-            found = stem(images)
-            return [found[-1] if isinstance(found, list) else found], grid
+            maps = stem(images)
+            return [maps[-1] if isinstance(maps, list) else maps], grid
         maps = [stem.stem(images)]
         for stage in stem.stages:
             maps.append(stage(maps[-1]))
@@ -193,33 +193,33 @@ class Encoder(nn.Module):
         return pre_norm(tokens) if pre_norm is not None else tokens
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """The position embedding (1 P+N D) on a grid; where nothing is learnt, resampled once for each grid."""
+        """The position embedding (1 P+N D) on a grid; outside training it is resampled once for each grid."""
         table = self.vit.pos_embed
         if grid == self.table_grid:
             return table
         return self._resized.get(table, grid, lambda: self.resize_table(table, self.table_grid, grid))
 
-    def _places(self, grid: tuple[int, int]) -> Tensor | None:
-        """What all blocks need to know of the positions in a grid: rotary embedding, or index into relative ones."""
+    def _shared_positions(self, grid: tuple[int, int]) -> Tensor | None:
+        """What all blocks use of the positions in a grid: the rotary embedding, or an index into relative tables."""
         if getattr(self.vit, "rope", None) is not None:
             return self.vit.rope.get_embed(shape=list(grid))
         if len(self.relative_tables):
             return gen_relative_position_index(grid, device=self.relative_tables[0].device)  # 1+N 1+N
         return None
 
-    def _block(self, index: int, tokens: Tensor, grid: tuple[int, int], places: Tensor | None) -> Tensor:
-        """Tokens (B P+N D) through one block, with the relations between positions it uses."""
+    def _block(self, index: int, tokens: Tensor, grid: tuple[int, int], positions: Tensor | None) -> Tensor:
+        """Tokens (B P+N D) through one block, with the relative or rotary positions it uses."""
         block, relations = self.vit.blocks[index], {}
         if len(self.relative_tables):
-            relations["shared_rel_pos_bias"] = self._relative_bias(self.relative_tables[index], grid, places)
-        elif places is not None:
-            relations["rope"] = places[index] if self.vit.rope_mixed else places
+            relations["shared_rel_pos_bias"] = self._relative_bias(self.relative_tables[index], grid, positions)
+        elif positions is not None:
+            relations["rope"] = positions[index] if self.vit.rope_mixed else positions
         if self.settings.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, tokens, use_reentrant=False, **relations)
         return block(tokens, **relations)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """As nn.Module's; frozen parts stay in evaluation mode, without dropout and stochastic depth."""
+        """As nn.Module's, but frozen parts stay in evaluation mode, without dropout and stochastic depth."""
         super().train(mode)
         for part in self.frozen:
             part.eval()
@@ -227,7 +227,7 @@ class Encoder(nn.Module):
         return self
 
     def _apply(self, *arguments, **options) -> "Encoder":
-        """As nn.Module's, for `to` and the like, which exchange the weights without a trace."""
+        """As nn.Module's; `to` and the like replace the weights without changing their versions."""
         self._resized.clear()
         return super()._apply(*arguments, **options)
 
@@ -263,7 +263,7 @@ class Encoder(nn.Module):
         if count == -1:
             self.requires_grad_(False)
         elif count:
-            self.frozen += [self.vit.patch_embed, self.vit.pos_drop]  # before the first block, so part of what is kept
+            self.frozen += [self.vit.patch_embed, self.vit.pos_drop]  # before the first block, so frozen with it
             for parameter in [p for n, p in self.vit.named_parameters() if not n.startswith("blocks.")]:
                 parameter.requires_grad_(False)
             for part in [*blocks[:count], *self.relative_tables[:count]]:
@@ -290,7 +290,7 @@ class Encoder(nn.Module):
     def _relative_bias(self, table: Tensor, grid: tuple[int, int], index: Tensor) -> Tensor:
         """Table ((2h-1)(2w-1)+3 heads) of the native grid to the attention bias (1 heads 1+N 1+N) of another."""
         table = self.resize_relative_table(table, self.vit.patch_embed.grid_size, grid)
-        # Heads first: attention would copy the bias to have it so.
+        # Heads first: attention would otherwise copy the bias into that order.
         return table.mT.contiguous().index_select(1, index.flatten()).unflatten(1, index.shape)[None]
 
     def resize_relative_table(self, table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

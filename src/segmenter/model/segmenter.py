@@ -1,7 +1,7 @@
 """The whole network: images in, class logits on the decoder's grid out; `Geometry` says where they lie on the pixels.
 
-Source: Segmenter, arXiv 2105.05633, section 3. A model carries its classes, its normalisation and its recipe, so
-that whatever is saved can be used without asking how it was trained.
+Source: Segmenter, arXiv 2105.05633, section 3. A model carries its classes, its normalisation and its recipe: a saved
+model can be used without knowing how it was trained.
 """
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ DECODERS = {
 
 
 class Output(NamedTuple):
-    """Logits that the training compares with the labels."""
+    """Logits that training compares with the labels."""
 
     name: str
     weight: float  # of its loss
@@ -52,7 +52,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.classes = classes
-        self.precision = torch.float32  # in which predictions multiply; a training has the recipe's
+        self.precision = torch.float32  # of the products in predictions; training uses the recipe's precision
         kind = DECODERS[recipe.decoder.name]
         read = partial(kind.blocks_read, recipe.decoder)
         self.encoder = Encoder(recipe.encoder, recipe.augment.crop, read, kind.prefix)
@@ -76,7 +76,7 @@ class Segmenter(nn.Module):
         return self.decoder.geometry(self.encoder.grid(height, width), self.encoder.patch_size, (height, width))
 
     def outputs(self, logits: list[Tensor], height: int, width: int) -> list[Output]:
-        """What `forward_auxiliary` gave for images of this size, with names, weights and geometries."""
+        """The results of `forward_auxiliary` for images of this size, with names, weights and geometries."""
         main, *others = logits
         extent = tuple(side * self.encoder.patch_size for side in self.encoder.grid(height, width))
         return [Output("main", 1.0, main, self.geometry(height, width))] + [
@@ -94,7 +94,7 @@ class Segmenter(nn.Module):
         return upsample.logits(self(images), self.geometry(*images.shape[-2:]))
 
     def normalize(self, images: Tensor, content: Tensor | None = None) -> Tensor:
-        """Images (B 3 H W, 0 to 255) to what the network takes; outside `content` (B 2: h, w) they become 0.
+        """Images (B 3 H W, 0 to 255) to the network's input; outside `content` (B 2: h, w) they become 0.
 
         The published training pads after normalising, so that padding is the mean colour.
         """
@@ -112,8 +112,8 @@ class Segmenter(nn.Module):
         return Description(self.classes, tuple(self.mean), tuple(self.std), self.recipe)
 
     @classmethod
-    def described(cls, about: Description, auxiliary: bool = False) -> "Segmenter":
-        """A model without its weights; auxiliary decoders are for the training alone and left out unless asked for."""
+    def from_description(cls, about: Description, auxiliary: bool = False) -> "Segmenter":
+        """A model without its weights; auxiliary decoders, which only training needs, are left out by default."""
         recipe = about.recipe
         # The weights come from a file, not from where the encoder's first ones came from.
         built = replace(recipe, encoder=replace(recipe.encoder, pretrained=""))
@@ -139,12 +139,13 @@ def create(
     Args:
         encoder: name of a plain vision transformer in timm.
         decoder: `linear`, `mask_transformer`, `setr_naive`, `setr_pup`, `setr_mla`, `dpt` or `dpt_depth`.
-        classes: how many, their names, or all about them; `dpt_depth` has none.
+        classes: their number, their names, or a `Classes` object; `dpt_depth` ignores it.
         image_size: side of the training crop, or (height, width).
         pretrained: True for timm's weights from the hub, or the path of a .safetensors or .pth file.
 
     Raises:
-        UserError: an unknown encoder or decoder, a number outside its range, or weights that cannot be had.
+        UserError: the encoder or decoder is unknown, a number is outside its range, or the weights cannot be downloaded
+            or read.
     """
     if isinstance(classes, int):
         refuse_outside(classes, ClassCount, "classes")

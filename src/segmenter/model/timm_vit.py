@@ -18,7 +18,7 @@ def create_vit(settings: config.Encoder) -> nn.Module:
     """timm's vision transformer for the settings.
 
     Raises:
-        UserError: the name is unknown or no plain vision transformer, or the weights cannot be had.
+        UserError: the name is unknown or not a plain vision transformer, or the weights cannot be downloaded or read.
     """
     name = settings.name
     if not timm.is_model(name):
@@ -26,26 +26,26 @@ def create_vit(settings: config.Encoder) -> nn.Module:
         hint = f"; perhaps {' or '.join(near)}" if near else ""
         raise UserError(f"encoder.name: timm has no model {name!r}{hint}")
     if settings.patch_size is not None and timm.models.is_model_in_modules(name, ["vision_transformer_hybrid"]):
-        raise UserError(f"encoder.patch_size: {name} takes its patches from what convolutions give; leave it empty")
+        raise UserError(f"encoder.patch_size: {name} takes its patches from a convolutional stem; leave it empty")
     shape = {"patch_size": settings.patch_size, "depth": settings.depth, "embed_dim": settings.width}
     shape |= {"num_heads": settings.heads, "mlp_ratio": settings.mlp_ratio}
     shape = {key: value for key, value in shape.items() if value is not None}
     if any(value < 1 for value in shape.values()):
-        raise UserError(f"encoder: {shape} cannot be; every size must be 1 or more")
+        raise UserError(f"encoder: {shape} is impossible; every size must be 1 or more")
     if settings.qkv_bias is not None:
         shape["qkv_bias"] = settings.qkv_bias
     if settings.pretrained == "hub" and shape.keys() - {"patch_size"}:
         raise UserError(
-            "encoder.depth, width, heads, mlp_ratio and qkv_bias go with random weights only, or with a file's that "
-            "has them; leave encoder.pretrained empty"
+            "encoder.depth, width, heads, mlp_ratio and qkv_bias need random weights, or a file with weights of these "
+            "sizes; leave encoder.pretrained empty, or write the path of such a file"
         )
     options = {"num_classes": 0, "drop_path_rate": settings.drop_path, "pos_drop_rate": settings.dropout}
     options |= {"proj_drop_rate": settings.dropout, "attn_drop_rate": settings.dropout}
     if not timm.models.is_model_in_modules(name, ["beit"]):
-        options["dynamic_img_size"] = True  # rotary positions are then made for the grid at hand, not for one grid
+        options["dynamic_img_size"] = True  # rotary positions are then computed for each grid, not for one grid
     file = None if settings.pretrained in ("", "hub") else _read(settings.pretrained)
     if file is not None:
-        # Strict, as timm is only where the file has as many classes as the model: every key must find its place.
+        # timm is strict, so that every key must be used, only where file and model have the same number of classes.
         options["pretrained_cfg_overlay"] = {"state_dict": file.state, "num_classes": 0}
     try:
         if file is not None:
@@ -77,7 +77,7 @@ def create_vit(settings: config.Encoder) -> nn.Module:
 
 
 def _trained_size(name: str, shape: dict[str, int], state: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """The image size at which the file's positions fit as they are: timm would resample them in its own way."""
+    """The image size at which the file's positions fit unchanged: timm would resample them with another kernel."""
     grid = position_grid(state)
     absolute = ["vision_transformer", "vision_transformer_hybrid", "deit"]
     if grid is None or not timm.models.is_model_in_modules(name, absolute):
@@ -88,7 +88,7 @@ def _trained_size(name: str, shape: dict[str, int], state: dict[str, Tensor]) ->
 
 
 def _read(path: str) -> EncoderFile:
-    """Weights of a local .safetensors, .pth or .npz file without the classifier's, nothing being executed."""
+    """The weights of a local .safetensors, .pth or .npz file without the classifier; nothing is executed."""
     if not Path(path).is_file():
         raise UserError(f"encoder.pretrained: there is no file {path}; give a path or `hub`")
     try:
@@ -101,10 +101,10 @@ def _read(path: str) -> EncoderFile:
 
 
 def _no_vit(name: str) -> str:
-    return f"encoder.name: {name} is no plain vision transformer; choose one of those that `segmenter models` lists"
+    return f"encoder.name: {name} is not a plain vision transformer; choose one that `segmenter models` lists"
 
 
 def _reason(error: Exception) -> str:
-    """An error's text on one short line; of torch's lists of keys, the first after the heading."""
+    """An error's text in one short line; of torch's lists of keys, the first entry."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
     return textwrap.shorten(lines[1] if lines[0].startswith("Error(s) in loading") and lines[1:] else lines[0], 160)

@@ -1,4 +1,4 @@
-"""Weights of one model as the start of another: other patch size, crop or classes, the same encoder.
+"""Weights of one model as the start of another with the same encoder; patch size, crop and classes may differ.
 
 Patch embeddings are resampled as in FlexiViT (arXiv 2212.08013, by timm), positions as in Segmenter, section 3.1.
 """
@@ -12,23 +12,23 @@ from segmenter.model.segmenter import Segmenter
 from segmenter.model.timm_models import resample_patch_embed
 
 SAME_MEANING = {"dpt", "dpt_depth"}
-"""Decoders in which equal names mean the same; of others, what happens to be of one size does not fit together."""
+"""Decoders in which equal names mean the same; tensors of other decoders that share a size do not correspond."""
 
 
 @torch.no_grad()
 def transfer(source: Segmenter, model: Segmenter) -> list[str]:
-    """Copies weights and normalisation of `source` into `model`; returns what of it stays as it was.
+    """Copies weights and normalisation of `source` into `model`; returns the tensors that keep their own values.
 
-    The whole decoder is taken over where both have the same one for the same classes; for other classes, what does not
-    depend on them.
+    The whole decoder is taken over where both have the same one for the same classes; with other classes, the tensors
+    that do not depend on them.
 
     Raises:
         UserError: the encoders are of different kinds, or the source's ends before the model's.
     """
     if source.encoder.taps and source.encoder.depth < model.encoder.depth:
         raise UserError(
-            f"train.start: its decoder {source.recipe.decoder.name} reads the encoder up to block "
-            f"{source.encoder.depth - 1}, which are all it has; {model.recipe.decoder.name} needs those up to "
+            f"train.start: the encoder there ends with block {source.encoder.depth - 1}, the last that its decoder "
+            f"{source.recipe.decoder.name} reads, but {model.recipe.decoder.name} needs the blocks up to "
             f"{model.encoder.depth - 1}: start from another model, or write encoder.depth: {source.encoder.depth}"
         )
     model.mean, model.std = source.mean, source.std
@@ -38,7 +38,7 @@ def transfer(source: Segmenter, model: Segmenter) -> list[str]:
     _fit_sizes(found, source, model)
     fitting = {name for name in found if name in wanted and found[name].shape == wanted[name].shape}
     for name in sorted(found.keys() | wanted.keys()):
-        # What the source's decoder had no use for
+        # Not in the source, as its decoder does not need them
         token = name.endswith("_token") and not source.decoder.prefix
         new = name not in found and (name.startswith("encoder.norm.") or token)
         if name.startswith("encoder.") and name not in fitting and not new:
@@ -54,7 +54,7 @@ def transfer(source: Segmenter, model: Segmenter) -> list[str]:
 
 
 def _needed(source: Segmenter, model: Segmenter) -> dict[str, Tensor]:
-    """The source's tensors without what the model's decoder leaves out of its encoder."""
+    """The source's tensors without those of the encoder that the model's decoder does not need."""
     found = source.state_dict()
     if not model.encoder.taps:
         return found
@@ -73,7 +73,7 @@ def _same_decoder(source: Segmenter, model: Segmenter) -> bool:
 
 
 def _fit_sizes(found: dict[str, Tensor], source: Segmenter, model: Segmenter) -> None:
-    """Brings patches and positions to the model's patch size and grid."""
+    """Resamples patches and positions to the model's patch size and grid."""
     patches, positions = "encoder.vit.patch_embed.proj.weight", "encoder.vit.pos_embed"
     if source.encoder.patch_size != model.encoder.patch_size:
         found[patches] = resample_patch_embed(found[patches], [model.encoder.patch_size] * 2)

@@ -1,7 +1,7 @@
-"""Fetches the files of a published model once: resumed where they broke off, checked by hash, kept in a cache.
+"""Downloads the files of a published model once, resuming broken downloads, checks hashes, keeps the files in a cache.
 
 Beside each file lies the sha256 that it came with, FILE.sha256, for sha256sum. Where its publisher states none, that of
-the first download is what it must have from then on; that one lies elsewhere too (`first_hashes`).
+the first download must hold from then on; it is recorded elsewhere too (`first_hashes`).
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from segmenter.published.catalogue import Published
 
 try:
     import fcntl
-except ImportError:  # Windows; there, two processes that fetch the same file at once are not kept apart
+except ImportError:  # Windows; two processes that download the same file at once are not kept apart there
     fcntl = None
 
-CACHE = "SEGMENTER_CACHE"  # environment variable: a folder to take instead of ~/.cache/segmenter
+CACHE = "SEGMENTER_CACHE"  # environment variable: a folder to use instead of ~/.cache/segmenter
 
 
 def cache() -> Path:
-    """The folder that downloaded models are kept in, one folder each.
+    """The folder for downloaded models, with a subfolder for each.
 
     Raises:
         UserError: none is set and there is no home folder.
@@ -37,10 +37,10 @@ def cache() -> Path:
 
 
 def fetch(model: Published) -> Path:
-    """The folder with the files of a published model; those that are there already need no network.
+    """The folder with the files of a published model; files that are already there are not downloaded.
 
     Raises:
-        UserError: a file cannot be had (with other sources), cannot be written, or has not the hash that it must have.
+        UserError: a file could not be downloaded (the error names other sources) or written, or has a wrong hash.
     """
     folder = cache() / model.name
     try:
@@ -53,8 +53,8 @@ def fetch(model: Published) -> Path:
             if not file.sha256:
                 agree(f"{model.folder}{file.name}", path, found)
     except download.Failed as error:
-        there = [f"{other.name} (from {other.host})" for other in catalogue.others(model)]
-        remedies = [f"take {' or '.join(there)} instead"] * bool(there)
+        others = [f"{other.name} (from {other.host})" for other in catalogue.alternatives(model)]
+        remedies = [f"take {' or '.join(others)} instead"] * bool(others)
         remedies.append(f"put {' and '.join(file.name for file in model.files)} into {folder} yourself")
         raise UserError(f"{model.name}: {error}; {', or '.join(remedies)}") from error
     except OSError as error:
@@ -65,50 +65,50 @@ def fetch(model: Published) -> Path:
 
 
 def _check(path: Path, known: str) -> str:
-    """Notes and returns the hash of a file in the cache if it has the one that it must have."""
-    note = _note(path)
-    noted = note.read_text(encoding="utf-8").split()[:1] if note.is_file() else []
+    """Checks and returns the hash of a file in the cache, recorded beside the file if that was not done before."""
+    record = _hash_file(path)
+    recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
     found = download.digest(path)
     if not found.startswith(known):
         raise UserError(f"{path} has the sha256 {found[:8]}..., not {known}... as published; delete it")
-    if noted and noted[0] != found:
+    if recorded and recorded[0] != found:
         raise UserError(
-            f"{path} has changed since it came here: its sha256 is {found[:8]}..., not {noted[0][:8]}... as in {note}; "
-            "delete both to fetch it again"
+            f"{path} has changed since its download: its sha256 is {found[:8]}..., not {recorded[0][:8]}... as in "
+            f"{record}; delete both to download it again"
         )
-    if not noted:
-        with contextlib.suppress(OSError):  # a cache that may only be read
-            _write_note(path, found)
+    if not recorded:
+        with contextlib.suppress(OSError):  # a read-only cache
+            _write_hash(path, found)
     return found
 
 
-def _note(path: Path) -> Path:
+def _hash_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _write_note(path: Path, found: str) -> None:
-    _note(path).write_text(f"{found}  {path.name}\n", encoding="utf-8")  # as sha256sum writes and checks it
+def _write_hash(path: Path, found: str) -> None:
+    _hash_file(path).write_text(f"{found}  {path.name}\n", encoding="utf-8")  # as sha256sum writes and checks it
 
 
 def _download(address: str, path: Path, known: str) -> str:
-    """Brings a file to `path`, which has it whole and with the right hash or not at all; returns the hash.
+    """Downloads a file to `path`, where it appears only when it is complete and its hash is right; returns the hash.
 
     Raises:
-        download.Failed: it cannot be had, or has another hash.
+        download.Failed: it could not be downloaded, or has another hash.
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.parent):
+    with _locked(path.parent):
         if path.is_file():  # another process was faster
             return download.digest(path)
         found = download.fetch(address, path, known)
-        _write_note(path, found)
+        _write_hash(path, found)
         return found
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits while another process, of a distributed training perhaps, downloads into the folder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits while another process, perhaps of a distributed training, downloads into the folder."""
     with (folder / ".lock").open("w") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)

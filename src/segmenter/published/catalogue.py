@@ -18,11 +18,11 @@ class File(NamedTuple):
 
     name: str
     sha256: str = ""
-    """Beginning of the hash, as far as its publisher states it."""
+    """The leading digits of the hash that its publisher states, if any."""
 
 
 class Published(NamedTuple):
-    """A published model: what it is, how good, and where it lies."""
+    """A published model: what it is, its scores, and where its files are."""
 
     name: str
     encoder: str
@@ -36,7 +36,7 @@ class Published(NamedTuple):
     """Percent, averaged over six scales and their mirror images."""
     parameters: int
     folder: str
-    """Address that the files lie below, with a slash at its end."""
+    """Address of the folder with the files, with a slash at its end."""
     files: tuple[File, ...]
 
     @property
@@ -54,7 +54,7 @@ def _original(
     name: str, encoder: str, decoder: str, data: str, crop: int, miou: float, multiscale: float, parameters: int,
     folder: str,
 ) -> Published:  # fmt: skip
-    # The settings first: they are small, and where the host is gone it is known at once.
+    # The settings first: they are small, so a missing host is noticed at once.
     files = (File("variant.yml"), File("checkpoint.pth"))
     return Published(name, encoder, decoder, data, crop, miou, multiscale, parameters, f"{ORIGINAL}{folder}/", files)
 
@@ -141,12 +141,12 @@ def find(name: str) -> Published | None:
 
 
 def suggestion(name: str) -> str:
-    """The name that was perhaps meant, as a part of a sentence; empty where none is near."""
+    """The closest name, as part of a sentence; empty where none is close."""
     near = difflib.get_close_matches(name, [model.name for model in PUBLISHED], n=1)
     return f"; perhaps {near[0]}" if near else ""
 
 
-def others(model: Published) -> list[Published]:
+def alternatives(model: Published) -> list[Published]:
     """Models of the same size and data set from other hosts, those with the same decoder first."""
     same = [m for m in PUBLISHED if (m.data, m.size) == (model.data, model.size) and m.host != model.host]
     return sorted(same, key=lambda found: found.decoder != model.decoder)

@@ -1,8 +1,8 @@
 """What the published layouts of DPT have in common: one network under different names.
 
 Source: DPT, arXiv 2103.13413, and recorded outputs of every layout. A layout is a table of module names; sizes are
-read off the weights. The final norm of the encoder and the coarsest level's unit for what comes from above it, which
-nothing uses, lie in most files: they are known and left out.
+read off the weights. Most files hold the encoder's final norm and a unit of the coarsest level for a coarser one; both
+are unused, known, and left out.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from segmenter import config
 from segmenter.checkpoints import encoders, keys
 from segmenter.checkpoints.encoders import Shape
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.depth_data import DEPTH_CLASSES
@@ -45,22 +45,22 @@ def modules(templates: Mapping[str, str]) -> dict[str, str]:
 
 
 class Names(NamedTuple):
-    """A published layout's names, and what its files do not say."""
+    """A published layout's names, and what its files do not state."""
 
     title: str
-    """For sentences."""
+    """In messages."""
     variant: str
     """Of the decoder."""
     encoder: Callable[[str], str]
     """timm's name of a tensor of the encoder to theirs."""
     blocks: str
-    """Beginning of the keys of the encoder's blocks, a number follows."""
+    """Prefix of the keys of the encoder's blocks, before their numbers."""
     modules: Mapping[str, str]
     """Our names of the decoder's modules to theirs, by `modules`."""
     norm_eps: float
     position_resize: str
     unused: tuple[str, ...]
-    """Beginnings of keys that are known to be without use."""
+    """Prefixes of keys that are known to be unused."""
 
     def key(self, ours: str) -> str:
         """Our name of a tensor to theirs."""
@@ -71,7 +71,7 @@ class Names(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What is not to be seen in the weights; None: not stated."""
+    """What the weights do not show; None: not stated."""
 
     heads: int | None = None
     taps: tuple[int, ...] | None = None
@@ -87,16 +87,16 @@ class Settings(NamedTuple):
     auxiliary: float = 0.4
     """Weight of the auxiliary decoder's loss."""
     ours: Mapping | None = None
-    """Our own description of the whole model, from files that were written here."""
+    """Our own description of the whole model, in files that were written here."""
 
 
-def stated(checkpoint: Checkpoint) -> Settings:
-    """What lies beside weights that come without a configuration: `num_heads`, `hooks`, `readout`.
+def settings_beside(checkpoint: Checkpoint) -> Settings:
+    """The settings stated beside weights without a configuration: `num_heads`, `hooks`, `readout`.
 
-    The names are the original DPT's. In the metadata of a .safetensors file the values are texts.
+    The names are the original DPT's. In the metadata of a .safetensors file the values are text.
 
     Raises:
-        UserError: a value cannot be.
+        UserError: a value is impossible.
     """
 
     def value(name: str, wanted: str, fitting: Callable[[object], bool]):
@@ -145,42 +145,42 @@ class Weights:
         self.qkv_bias = any(self.has(f"encoder.vit.blocks.{index}.attn.qkv.bias") for index in range(self.depth))
 
     def has(self, ours: str) -> bool:
-        """Whether the file has the tensor that we call so."""
+        """Whether the file has the tensor that we call `ours`."""
         return self._layout.key(ours) in self._checkpoint.state
 
     def size(self, ours: str, dimension: int, axes: int) -> int:
-        """Length of an axis of the tensor that we call so."""
+        """Length of an axis of the tensor that we call `ours`."""
         key = self._layout.key(ours)
         return keys.axis(self._checkpoint.path, self._checkpoint.state, key, dimension, axes) if self.has(ours) else 1
 
 
 def model(
     checkpoint: Checkpoint, layout: Names, settings: Settings, auxiliary: bool = False
-) -> tuple[Segmenter, Report]:
-    """The network of a file, in evaluation mode, and what was made of the file.
+) -> tuple[Segmenter, LoadReport]:
+    """The network of a file, in evaluation mode, and a report.
 
     Args:
         checkpoint: the file; every key counts.
         layout: its names.
-        settings: what is known besides.
-        auxiliary: with the auxiliary decoder, if the file has one.
+        settings: what is known besides the weights.
+        auxiliary: whether to load the auxiliary decoder, if the file has one.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
-    report, found = Report(layout.title), Weights(checkpoint, layout)
-    with_auxiliary = auxiliary and found.auxiliary
+    report, weights = LoadReport(layout.title), Weights(checkpoint, layout)
+    with_auxiliary = auxiliary and weights.auxiliary
     if settings.ours is not None:
-        about = description(settings.ours, f"what is said beside {checkpoint.path}", "write it again")
+        about = description(settings.ours, f"the description beside {checkpoint.path}", "write it again")
     else:
-        recipe = _recipe(checkpoint.path, layout, settings, found, report)
-        classes = _classes(settings, found, report)
+        recipe = _recipe(checkpoint.path, layout, settings, weights, report)
+        classes = _classes(settings, weights, report)
         about = Description(classes, *(settings.normalization or _assumed_normalization(report)), recipe)
     with keys.on_meta():
-        network = Segmenter.described(about, with_auxiliary)
+        network = Segmenter.from_description(about, with_auxiliary)
     names = sources(network, layout)
     last = network.decoder.taps[-1]
-    unused = [*layout.unused, *(f"{layout.blocks}{index}." for index in range(last + 1, found.depth))]
+    unused = [*layout.unused, *(f"{layout.blocks}{index}." for index in range(last + 1, weights.depth))]
     if not with_auxiliary:
         unused.append(layout.modules["auxiliary.0.0"].rpartition(".")[0])
     keys.refuse_other_keys(checkpoint, report, {source.key for source in names.values()}, unused)
@@ -188,34 +188,34 @@ def model(
     return network.eval(), report
 
 
-def sources(network: Segmenter, layout: Names) -> dict[str, Source]:
+def sources(network: Segmenter, layout: Names) -> dict[str, TensorSource]:
     """Our names of a network's tensors to theirs."""
-    return {ours: Source(layout.key(ours)) for ours in network.state_dict()}
+    return {ours: TensorSource(layout.key(ours)) for ours in network.state_dict()}
 
 
-def _recipe(path: Path, layout: Names, settings: Settings, found: Weights, report: Report) -> config.Recipe:
-    heads = settings.heads or _assumed_heads(found.width, report)
-    if found.width % heads:
-        raise UserError(f"{path}: {heads} attention heads do not divide the encoder's {found.width} features")
-    size = settings.image_size or _assumed_size(path, layout, found, report)
+def _recipe(path: Path, layout: Names, settings: Settings, weights: Weights, report: LoadReport) -> config.Recipe:
+    heads = settings.heads or _assumed_heads(weights.width, report)
+    if weights.width % heads:
+        raise UserError(f"{path}: {heads} attention heads do not divide the encoder's {weights.width} features")
+    size = settings.image_size or _assumed_size(path, layout, weights, report)
     short_side = settings.short_side
     if short_side is None:
-        short_side = LABEL_SIDE if found.labels else DEPTH_SIDE
+        short_side = LABEL_SIDE if weights.labels else DEPTH_SIDE
         report.assumed.append(f"images with a short side of {short_side} pixels, taken whole")
     taps, readout = settings.taps, settings.readout
     if taps is None:
         report.assumed.append("the published blocks are read: the last of each quarter of the depth")
     if readout is None:
-        readout = "project" if found.project else "ignore"
-        if not found.project:
-            report.assumed.append("the class token is not read: the file has no projections for it, nor says `add`")
-    encoder = _encoder(settings, found, heads)
-    same = {"variant": layout.variant, "width": found.fusion, "widths": found.widths, "taps": taps or ()}
-    same |= {"readout": readout, "norm": found.norm, "bias": found.bias}
+        readout = "project" if weights.project else "ignore"
+        if not weights.project:
+            report.assumed.append("the class token is not read: the file has no projections for it and no `add`")
+    encoder = _encoder(settings, weights, heads)
+    same = {"variant": layout.variant, "width": weights.fusion, "widths": weights.widths, "taps": taps or ()}
+    same |= {"readout": readout, "norm": weights.norm, "bias": weights.bias}
     return config.Recipe(
         augment=config.Augment(short_side=short_side, crop=size),
         encoder=replace(encoder, norm_eps=settings.norm_eps or layout.norm_eps, position_resize=layout.position_resize),
-        decoder=_decoder(found.labels, settings.auxiliary if found.auxiliary else 0.0, same),
+        decoder=_decoder(weights.labels, settings.auxiliary if weights.auxiliary else 0.0, same),
         inference=config.Inference(window=WHOLE, stride=WHOLE),
     )
 
@@ -225,42 +225,42 @@ def _decoder(labels: bool, auxiliary: float, same: dict) -> config.Dpt | config.
     return config.Dpt(dropout=0.1, auxiliary=auxiliary, **same) if labels else config.DptDepth(**same)
 
 
-def _encoder(settings: Settings, found: Weights, heads: int) -> config.Encoder:
-    shape = Shape(found.patch, found.width, heads, found.depth)
-    name = settings.encoder or (HYBRID if found.hybrid else encoders.timm_name(shape))
+def _encoder(settings: Settings, weights: Weights, heads: int) -> config.Encoder:
+    shape = Shape(weights.patch, weights.width, heads, weights.depth)
+    name = settings.encoder or (HYBRID if weights.hybrid else encoders.timm_name(shape))
     changes = encoders.changes(name, shape)
-    if found.hybrid:
+    if weights.hybrid:
         known = HYBRID_SHAPE._asdict()
-        fields = {"width": found.width, "heads": heads, "depth": found.depth}
+        fields = {"width": weights.width, "heads": heads, "depth": weights.depth}
         changes = {field: value for field, value in fields.items() if known[field] != value}
-    ratio = found.hidden / found.width
-    changes |= {"mlp_ratio": None if ratio == 4 else ratio, "qkv_bias": None if found.qkv_bias else False}
+    ratio = weights.hidden / weights.width
+    changes |= {"mlp_ratio": None if ratio == 4 else ratio, "qkv_bias": None if weights.qkv_bias else False}
     return config.Encoder(name=name, **changes)
 
 
-def _assumed_heads(width: int, report: Report) -> int:
+def _assumed_heads(width: int, report: LoadReport) -> int:
     heads = max(1, width // HEAD_WIDTH)
     report.assumed.append(f"{heads} attention heads in the encoder, one for every {HEAD_WIDTH} features")
     return heads
 
 
-def _assumed_size(path: Path, layout: Names, found: Weights, report: Report) -> tuple[int, int]:
-    if found.grid is None:
+def _assumed_size(path: Path, layout: Names, weights: Weights, report: LoadReport) -> tuple[int, int]:
+    if weights.grid is None:
         raise UserError(f"{path}: the positions in {layout.encoder('pos_embed')} form no square; take a published file")
-    side = found.grid[0] * found.patch
-    report.assumed.append(f"a square crop of {side} pixels, for {found.grid[0]} x {found.grid[1]} positions")
+    side = weights.grid[0] * weights.patch
+    report.assumed.append(f"a square crop of {side} pixels, for {weights.grid[0]} x {weights.grid[1]} positions")
     return side, side
 
 
-def _assumed_normalization(report: Report) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _assumed_normalization(report: LoadReport) -> tuple[tuple[float, ...], tuple[float, ...]]:
     report.assumed.append("the normalisation mean = std = 0.5")
     return NORMALIZATION
 
 
-def _classes(settings: Settings, found: Weights, report: Report) -> Classes:
-    if not found.labels:
+def _classes(settings: Settings, weights: Weights, report: LoadReport) -> Classes:
+    if not weights.labels:
         return DEPTH_CLASSES
-    if settings.names is not None and len(settings.names) == found.classes:
-        return Classes(settings.names, default_colors(found.classes))
-    report.assumed.append(f"{found.classes} classes without names")
-    return Classes(tuple(f"class {index}" for index in range(found.classes)), default_colors(found.classes))
+    if settings.names is not None and len(settings.names) == weights.classes:
+        return Classes(settings.names, default_colors(weights.classes))
+    report.assumed.append(f"{weights.classes} classes without names")
+    return Classes(tuple(f"class {index}" for index in range(weights.classes)), default_colors(weights.classes))

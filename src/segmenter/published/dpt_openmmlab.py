@@ -2,7 +2,7 @@
 
 Source: files, configurations and recorded outputs of mmsegmentation 1.2.2. Constants: layer norms of eps 1e-5 unless
 the configuration says otherwise, positions resampled bicubically, readout by projection, odd levels stretched; logits
-are brought from half the image's size to all of it without aligned corners, and there is no auxiliary decoder.
+are enlarged from half the image's size to the full size without aligned corners, and there is no auxiliary decoder.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from segmenter import config
 from segmenter.checkpoints import keys
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.errors import UserError
@@ -55,27 +55,27 @@ DEFAULTS = Defaults(
 )
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     return any(name.startswith("backbone.layers.") for name in names) and any(
         name.startswith((REASSEMBLE, "decode_head.fusion_blocks.")) for name in names
     )
 
 
-def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
-    state, report, about = checkpoint.state, Report(TITLE), Configuration(checkpoint.about.get("meta"))
+    state, report, about = checkpoint.state, LoadReport(TITLE), Configuration(checkpoint.about.get("meta"))
     depth = keys.depth(state, "backbone.layers.")
     readout = about.find("model.decode_head.readout_type")
     if readout not in ("project", "add", "ignore"):
         readout = "project" if any(key.startswith(REASSEMBLE + "readout_projects.") for key in state) else "ignore"
     taps = _taps(about) or evenly(depth, len(SCALES))
     if len(taps) != len(SCALES) or not all(0 <= tap < depth for tap in taps):
-        raise UserError(f"{checkpoint.path} says that blocks {taps} are read; there are {depth}, and DPT reads 4")
+        raise UserError(f"{checkpoint.path} states that blocks {taps} are read; there are {depth}, and DPT reads 4")
     settings = config.Dpt(variant="openmmlab", readout=readout, taps=taps, dropout=0.1, auxiliary=0.0)
     names = openmmlab_file.backbone(taps[-1] + 1) | _decoder(settings)
     beyond = (f"backbone.layers.{index}." for index in range(taps[-1] + 1, depth))
@@ -88,7 +88,7 @@ def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
 
 
 def _taps(about: Configuration) -> tuple[int, ...]:
-    """The blocks that the configuration says; empty where it says none."""
+    """The blocks that the configuration names; empty where it names none."""
     blocks, chosen = about.find("model.backbone.out_indices"), about.find("model.decode_head.in_index")
     try:
         return tuple(sorted(blocks[index] for index in chosen))
@@ -96,8 +96,8 @@ def _taps(about: Configuration) -> tuple[int, ...]:
         return ()
 
 
-def _decoder(settings: config.Dpt) -> dict[str, Source]:
-    """Our names of the decoder's tensors to theirs; which there are, a model of the smallest size tells."""
+def _decoder(settings: config.Dpt) -> dict[str, TensorSource]:
+    """Our names of the decoder's tensors to theirs; the list of them comes from a model of the smallest size."""
     recipe = config.Recipe(
         encoder=config.Encoder(depth=len(SCALES)),
         decoder=replace(settings, width=1, widths=(1,) * len(SCALES), taps=()),
@@ -107,5 +107,5 @@ def _decoder(settings: config.Dpt) -> dict[str, Source]:
     found = {}
     for name in names:
         module, _, kind = name.rpartition(".")
-        found[f"decoder.{name}"] = Source(f"{MODULES[module]}.{kind}")
+        found[f"decoder.{name}"] = TensorSource(f"{MODULES[module]}.{kind}")
     return found

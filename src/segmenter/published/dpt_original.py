@@ -2,13 +2,14 @@
 
 Source: the published files of DPT, arXiv 2103.13413, for ADE20K, MiDaS, KITTI and NYU, large and hybrid. Constants:
 layer norms of eps 1e-6, positions resampled bilinearly, readout by projection, enlargements with aligned corners. The
-files say nothing beside the weights: `num_heads`, `hooks` and `readout`, which are arguments there, may be put beside
-them. What metres KITTI's and NYU's depth are in, the published commands say: docs/published-weights.md.
+files hold nothing but weights: `num_heads`, `hooks` and `readout`, which are arguments in the original code, may be
+stated beside them. The scale of KITTI's and NYU's depth in metres is in the published commands:
+docs/published-weights.md.
 """
 
 from collections.abc import Collection
 
-from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.keys import LoadReport
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import dpt_keys
@@ -45,21 +46,21 @@ LAYOUT = Names(
 )
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     return any(name.startswith("pretrained.model.") for name in names) and any(
         name.startswith("scratch.refinenet") for name in names
     )
 
 
-def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
     hybrid = dpt_keys.Weights(checkpoint, LAYOUT).hybrid
-    settings = dpt_keys.stated(checkpoint)._replace(auxiliary=PAPER_WEIGHT)
+    settings = dpt_keys.settings_beside(checkpoint)._replace(auxiliary=PAPER_WEIGHT)
     if hybrid and settings.taps:
         settings = settings._replace(taps=settings.taps[-2:])  # the first two are stages of the ResNet
     return dpt_keys.model(checkpoint, LAYOUT, settings, auxiliary)

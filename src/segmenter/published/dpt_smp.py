@@ -1,16 +1,16 @@
 """The layout of segmentation_models.pytorch's DPT: any encoder of timm's, labels only.
 
 Source: files and recorded outputs of segmentation_models.pytorch 0.6.0. Constants: timm's layer norms (eps 1e-6) and
-its position resampling, batch norms throughout. The coarsest level's unit for what comes from above, which the
-original has and leaves out, is used here. config.json beside the weights, as its `save_pretrained` writes it, states
-the encoder, the blocks and the readout; `num_heads` may be put beside the weights where timm has no such encoder.
+its position resampling, batch norms throughout. The coarsest level's unit for a coarser level, which is unused in the
+original, is used here. config.json beside the weights, as its `save_pretrained` writes it, states the encoder, the
+blocks and the readout; `num_heads` may be stated beside the weights where timm has no such encoder.
 """
 
 from collections.abc import Collection
 
 from segmenter.checkpoints import keys
 from segmenter.checkpoints.json_settings import CONFIG, JsonSettings
-from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.keys import LoadReport
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
@@ -41,7 +41,7 @@ LAYOUT = Names(
             "fusion.{level}.unit.norm{n}": FUSION + "2.batch_norm_{n}",
             "fusion.{level}.project": "decoder.fusion_blocks.{order}.project",
             "head.{n}": "segmentation_head.head.{n}",
-            "auxiliary.0.{n}": "auxiliary.{n}",  # there is none
+            "auxiliary.0.{n}": "auxiliary.{n}",  # smp has no auxiliary decoder
         }
     ),
     norm_eps=1e-6,
@@ -50,15 +50,15 @@ LAYOUT = Names(
 )
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     return any(name.startswith("encoder.model.") for name in names) and any(
         name.startswith("decoder.fusion_blocks.") for name in names
     )
 
 
-def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other or config.json, values are not finite.
@@ -66,7 +66,7 @@ def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
     about = JsonSettings(checkpoint.path.parent / CONFIG)
     about.refuse_unless("decoder_readout", *READOUTS)
     settings = Settings(
-        heads=dpt_keys.stated(checkpoint).heads,
+        heads=dpt_keys.settings_beside(checkpoint).heads,
         taps=about.naturals("encoder_output_indices"),
         readout=READOUTS.get(about.get("decoder_readout", str)),
     )
@@ -77,9 +77,9 @@ def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
 
 
 def _of_encoder(settings: Settings, name: str) -> Settings:
-    """What timm says of the encoder."""
+    """The settings with what timm knows of the encoder."""
     if not timm.models.is_model_in_modules(name, ["vision_transformer", "deit"]):
-        raise UserError(f"the encoder {name} of {TITLE} is none with absolute positions, and cannot be loaded")
+        raise UserError(f"{TITLE} with the encoder {name} cannot be loaded: it has no absolute positions")
     with keys.on_meta():
         vit = timm.create_model(name, num_classes=0)
     normalization = tuple(tuple(vit.pretrained_cfg[part]) for part in ("mean", "std"))

@@ -19,7 +19,7 @@ from torch import Tensor
 from segmenter import atomic
 from segmenter.checkpoints import keys
 from segmenter.checkpoints.json_settings import CONFIG
-from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.keys import LoadReport
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
@@ -102,17 +102,17 @@ LAYOUT = Names(
 HYBRID_LAYOUT = LAYOUT._replace(encoder=partial(_encoder, stem=HYBRID_STEM))
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     return any(name.startswith("dpt.") for name in names) and any(name.startswith("neck.") for name in names)
 
 
-def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other or config.json, values are not finite, or
-            the network has parts that are not known here.
+            the network has unknown parts.
     """
     hybrid = any(name.startswith("dpt.embeddings.backbone.") for name in checkpoint.state)
     checkpoint, layout = _joined(checkpoint), HYBRID_LAYOUT if hybrid else LAYOUT
@@ -136,18 +136,18 @@ def _joined(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def write(network: Segmenter, folder: str | Path) -> list[str]:
-    """Writes model.safetensors, config.json and preprocessor_config.json; returns what transformers does otherwise.
+    """Writes model.safetensors, config.json and preprocessor_config.json; returns what transformers does differently.
 
-    Read back here they give the same model bit for bit, as a part of our own says what the layout cannot.
+    Read back here they give the same model bit for bit: a section of our own states what the layout cannot.
 
     Raises:
-        UserError: the network has parts that the layout has not, or the files cannot be written.
+        UserError: the network has parts that the layout cannot hold, or the files cannot be written.
     """
     folder = Path(folder)
     layout = HYBRID_LAYOUT if network.encoder.stages else LAYOUT
     _refuse_unwritable(network)
     state = _split(keys.to_published(network.state_dict(), dpt_keys.sources(network, layout)))
-    # transformers has two parts more than it uses, and warns of tensors that it does not find.
+    # transformers has two parts that it does not use, and warns if their tensors are missing.
     state |= {f"dpt.layernorm.{kind}": value(network.encoder.width) for kind, value in NO_NORM.items()}
     used = UNUSED_UNIT.replace("residual_layer1", "residual_layer2")
     state |= {key.replace(used, UNUSED_UNIT): tensor.clone() for key, tensor in state.items() if key.startswith(used)}
@@ -174,23 +174,23 @@ def _refuse_unwritable(network: Segmenter) -> None:
     depths = tuple(len(stage.blocks) for stage in encoder.vit.patch_embed.backbone.stages) if encoder.stages else RESNET
     if other or encoder.prefix != 1 or depths != RESNET:
         raise UserError(
-            f"{recipe.encoder.name} is built otherwise than the encoders of {TITLE}"
-            f"{f': {keys.few(other)}' if other else ''}; save the model as a folder of our own"
+            f"{recipe.encoder.name} differs from the encoders of {TITLE}"
+            f"{f' in {keys.few(other)}' if other else ''}; save the model in our own layout instead (segmenter)"
         )
     if encoder.table_grid[0] != encoder.table_grid[1]:
         raise UserError(
-            f"the model has positions for {encoder.table_grid} patches, and transformers takes squares only; save it "
-            "as a folder of our own"
+            f"the model has positions for {encoder.table_grid} patches, but transformers takes squares only; save it "
+            "in our own layout instead (segmenter)"
         )
     if len(set(network.decoder.taps)) < len(network.decoder.taps):
         raise UserError(
-            f"the decoder reads the blocks {network.decoder.taps}, and transformers takes no block twice; save the "
-            "model as a folder of our own"
+            f"the decoder reads the blocks {network.decoder.taps}, but transformers takes no block twice; save the "
+            "model in our own layout instead (segmenter)"
         )
 
 
 def _split(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back from `_joined`."""
+    """The inverse of `_joined`."""
     found = {}
     for key, tensor in state.items():
         if JOINED in key:
@@ -202,16 +202,16 @@ def _split(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _differences(network: Segmenter) -> list[str]:
-    """In which points transformers would treat the model otherwise than we do."""
+    """The points in which transformers treats the model differently."""
     recipe = network.recipe
     found = ["images become squares, here they keep their proportions"]
     if recipe.decoder.variant != "huggingface":
         found.append(
-            f"the decoder as with decoder.variant huggingface, here {recipe.decoder.variant!r}: results differ; train "
-            "with the former to have the same in both"
+            f"the decoder is decoder.variant huggingface, here {recipe.decoder.variant!r}, so results differ; train "
+            "with the former to get the same in both"
         )
     if recipe.encoder.position_resize != "bilinear":
         found.append(f"positions resampled bilinearly, here {recipe.encoder.position_resize}")
     if recipe.task == "depth":
-        found.append("relative inverse depth that is never negative, and no metres")
+        found.append("depth is relative, inverse and never negative; it has no metres")
     return found

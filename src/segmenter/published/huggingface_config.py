@@ -1,6 +1,6 @@
 """config.json and preprocessor_config.json of Hugging Face's DPT, read and written.
 
-What is not stated is what transformers takes for granted, or is left to the loader to assume.
+What is not stated has transformers' default, or is left to the loader to assume.
 """
 
 from pathlib import Path
@@ -12,23 +12,22 @@ from segmenter.model.segmenter import Segmenter
 from segmenter.published.dpt_keys import Settings, Weights
 
 PROCESSOR = "preprocessor_config.json"
-OURS = "vit_segmenter"  # our own part of config.json, which transformers passes over
+OURS = "vit_segmenter"  # our own section of config.json, which transformers ignores
 
 
-def read(path: Path, found: Weights) -> Settings:
+def read(path: Path, weights: Weights) -> Settings:
     """What the files beside the weights at `path` say of the network.
 
     Raises:
-        UserError: a file is damaged, contradicts the weights, or describes a network with parts that are not known
-            here.
+        UserError: a file is damaged, contradicts the weights, or describes a network with unknown parts.
     """
     about, processor = JsonSettings(path.parent / CONFIG), JsonSettings(path.parent / PROCESSOR)
-    _refuse_other_networks(about, found.hybrid)
-    _refuse_contradictions(about, path, found)
+    _refuse_other_networks(about, weights.hybrid)
+    _refuse_contradictions(about, path, weights)
     taps = about.naturals("backbone_out_indices")
     return Settings(
         heads=about.get("num_attention_heads", int),
-        taps=taps[-2:] if found.hybrid and taps else taps,  # the ResNet gives the first two levels
+        taps=taps[-2:] if weights.hybrid and taps else taps,  # the ResNet gives the first two levels
         readout=about.get("readout_type", str),
         image_size=_size(about),
         short_side=_short_side(processor),
@@ -53,12 +52,12 @@ def _refuse_other_networks(about: JsonSettings, hybrid: bool) -> None:
         raise about.wrong("reassemble_factors", f"what can be loaded has {[*SCALES]}")
 
 
-def _refuse_contradictions(about: JsonSettings, path: Path, found: Weights) -> None:
-    """Does nothing if the keys have those norms and biases that are stated; where nothing is, the keys decide."""
+def _refuse_contradictions(about: JsonSettings, path: Path, weights: Weights) -> None:
+    """Checks that the keys have the norms and biases that are stated; where nothing is stated, the keys decide."""
     known = {
-        "qkv_bias": found.qkv_bias,
-        "use_batch_norm_in_fusion_residual": found.norm,
-        "use_bias_in_fusion_residual": found.bias,
+        "qkv_bias": weights.qkv_bias,
+        "use_batch_norm_in_fusion_residual": weights.norm,
+        "use_bias_in_fusion_residual": weights.bias,
     }
     for setting, there in known.items():
         if about.get(setting, bool, there) is not there:
@@ -104,7 +103,7 @@ def _normalization(processor: JsonSettings) -> tuple[tuple[float, ...], tuple[fl
 
 
 def config(network: Segmenter) -> dict[str, object]:
-    """config.json as transformers writes it, but for what it takes for granted."""
+    """config.json as transformers writes it, without its defaults."""
     encoder, decoder, recipe = network.encoder, network.decoder, network.recipe
     block, labels = encoder.vit.blocks[0], recipe.task == "labels"
     names = network.classes.names

@@ -1,13 +1,13 @@
-"""The layouts that models are read from and written in: to know another one, write its module and add it to the list.
+"""The layouts that models are read from and written in: to add another one, write its module and add it to the list.
 
-What describes a layout stands in its module, so that nothing else has to be changed for it.
+Everything about a layout is in its module; nothing else needs to change.
 """
 
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
-from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.keys import LoadReport
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import WrongUse
 from segmenter.model.segmenter import Segmenter
@@ -25,25 +25,25 @@ from segmenter.published import (
 
 
 class Layout(Protocol):
-    """A module that knows one layout."""
+    """A module for one layout."""
 
     NAME: str
-    """For the command line; layouts of one library share it where no decoder is in two of them."""
+    """On the command line; several layouts of one library share it where no decoder is in two of them."""
     TITLE: str
-    """For sentences."""
+    """In messages."""
     WRITES: tuple[str, ...]
-    """The decoders that it can be written with."""
+    """The decoders whose models can be written."""
     write: Callable[[Segmenter, Path], list[str]] | None
-    """Writes a model into a folder; returns in which points what reads it elsewhere treats it otherwise than we.
+    """Writes a model into a folder; returns the points in which other code that reads it differs from ours.
 
     Raises:
-        UserError: the network has parts that the layout has not, or the files cannot be written.
+        UserError: the network has parts that the layout cannot hold, or the files cannot be written.
     """
 
-    def recognise(self, names: Collection[str]) -> bool:
+    def recognize(self, names: Collection[str]) -> bool:
         """Whether the keys are this layout's, or most of them are."""
 
-    def read(self, checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
+    def read(self, checkpoint: Checkpoint) -> tuple[Segmenter, LoadReport]:
         """The network of a file of this layout, in evaluation mode, and what was made of the file.
 
         Raises:
@@ -64,26 +64,27 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def recognised(names: Collection[str]) -> Layout | None:
+def recognized(names: Collection[str]) -> Layout | None:
     """The layout that has these keys, or most of them."""
-    return next((layout for layout in LAYOUTS if layout.recognise(names)), None)
+    return next((layout for layout in LAYOUTS if layout.recognize(names)), None)
 
 
-def written() -> list[str]:
+def written_layouts() -> list[str]:
     """Names of the layouts that models are written in."""
     return list(dict.fromkeys(layout.NAME for layout in LAYOUTS if layout.write is not None))
 
 
 def refuse_unwritten(name: str) -> None:
-    """Does nothing if models are written in a layout of this name.
+    """Checks that models can be written in a layout of this name.
 
     Raises:
-        WrongUse: there is none, or it is only read.
+        WrongUse: there is no such layout, or it can only be read.
     """
-    if name not in written():
-        raise WrongUse(f"no model is written in a layout {name!r}; choose --layout {' or '.join(written())}")
+    if name not in written_layouts():
+        known = " or ".join(written_layouts())
+        raise WrongUse(f"models cannot be written in a layout {name!r}; choose --layout {known}")
 
 
-def writing(decoder: str) -> dict[str, Layout]:
+def layouts_for(decoder: str) -> dict[str, Layout]:
     """The layouts that a model with this decoder is written in, by name."""
     return {layout.NAME: layout for layout in LAYOUTS if decoder in layout.WRITES}

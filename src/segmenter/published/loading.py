@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from segmenter.checkpoints import encoders
-from segmenter.checkpoints.keys import Report, few
+from segmenter.checkpoints.keys import LoadReport, few
 from segmenter.checkpoints.reading import SUFFIXES, read
 from segmenter.documents import read_json
 from segmenter.errors import UserError
@@ -26,7 +26,7 @@ def load(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Segm
     """Reads a model in evaluation mode: a folder that `save` wrote, a published checkpoint or its folder, or a name.
 
     A name is one of those that `segmenter models` lists; its files are downloaded once. What a published file does not
-    say and was assumed is logged as a warning, what it holds without need as info.
+    state and had to be assumed is logged as a warning, unused tensors as info.
 
     Args:
         path: of the files, or the name.
@@ -34,10 +34,10 @@ def load(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Segm
         precision: in which predictions multiply: `fp32`, `bf16`, `fp16`, or `auto` (bf16 where the device has it).
 
     Raises:
-        UserError: a file is missing or unreadable, does not fit the other, is of no known layout, or cannot be had; or
-            there is no such device or precision.
+        UserError: a file is missing or unreadable, does not fit the other, has no known layout, or could not be
+            downloaded; or there is no such device or precision.
     """
-    where = device_of(device)  # before the files, which may take long
+    where = device_of(device)  # before reading the files, which may take long
     multiplying = precision_of(precision, where)
     model, report = load_with_report(path)
     for text in report.lines():
@@ -46,8 +46,8 @@ def load(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Segm
     return model.to(where)
 
 
-def load_with_report(path: str | Path) -> tuple[Segmenter, Report]:
-    """The same, and what was made of the file.
+def load_with_report(path: str | Path) -> tuple[Segmenter, LoadReport]:
+    """The model on the CPU, and a report of what was used, left out and assumed.
 
     Raises:
         UserError: as `load`.
@@ -61,7 +61,7 @@ def load_with_report(path: str | Path) -> tuple[Segmenter, Report]:
 
 
 def _find(path: str | Path) -> Path:
-    """The path itself, or the folder of a published model's files where there is no such path and it is a name."""
+    """The path itself if it exists, else the folder with the files of the published model of that name."""
     if os.path.exists(path):  # False too where no file can have the name
         return Path(path)
     if published := catalogue.find(str(path)):
@@ -72,7 +72,7 @@ def _find(path: str | Path) -> Path:
     )
 
 
-def load_published(path: str | Path) -> tuple[Segmenter, Report]:
+def load_published(path: str | Path) -> tuple[Segmenter, LoadReport]:
     """The network of a published checkpoint, and what was used, left out and assumed.
 
     Raises:
@@ -80,7 +80,7 @@ def load_published(path: str | Path) -> tuple[Segmenter, Report]:
     """
     checkpoint = read(path)
     found = checkpoint.state.keys()
-    if layout := known_layouts.recognised(found):
+    if layout := known_layouts.recognized(found):
         return layout.read(checkpoint)
     if encoders.is_google(found) or encoders.is_timm(found):
         raise UserError(
@@ -88,11 +88,11 @@ def load_published(path: str | Path) -> tuple[Segmenter, Report]:
             f"--encoder.pretrained {path}, with the encoder.name it belongs to"
         )
     known = "; ".join(layout.TITLE for layout in known_layouts.LAYOUTS)
-    raise UserError(f"{path} is of no layout that is known here ({known}): it has tensors such as {few(found)}")
+    raise UserError(f"{path} has none of the known layouts ({known}): it has tensors such as {few(found)}")
 
 
 def _published_file(path: Path) -> Path | None:
-    """The checkpoint that is meant, unless it is a folder of our own or none at all."""
+    """The published checkpoint at a path; None for a folder of our own, or if there is none."""
     if path.is_file():
         return path
     if path.is_dir() and _is_of_another_library(path / ABOUT):
@@ -106,7 +106,7 @@ def _published_file(path: Path) -> Path | None:
 
 
 def _is_of_another_library(about_file: Path) -> bool:
-    """Whether a config.json says what kind of model it is of, as others' do, and no format, as ours does."""
+    """Whether a config.json names a kind of model, as other libraries' do, and no format, as ours does."""
     try:
         about = read_json(about_file)
     except (OSError, ValueError):

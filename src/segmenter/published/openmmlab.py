@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segmenter import config
 from segmenter.checkpoints import keys
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import openmmlab_file
@@ -33,7 +33,7 @@ DEFAULTS = Defaults(
 )
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     backbone = any(name.startswith("backbone.layers.") for name in names)
     head = {name for name in names if name.startswith("decode_head.")}
@@ -41,37 +41,37 @@ def recognise(names: Collection[str]) -> bool:
     return backbone and bool(head) and (linear or any(name.startswith(MASK_HEAD) for name in head))
 
 
-def sources(depth: int, layers: int | None) -> dict[str, Source]:
+def sources(depth: int, layers: int | None) -> dict[str, TensorSource]:
     """Our names to theirs; `layers` is None for the linear head."""
     found = openmmlab_file.backbone(depth)
     for kind in ("weight", "bias"):
-        found[f"encoder.norm.{kind}"] = Source(f"backbone.ln1.{kind}")
+        found[f"encoder.norm.{kind}"] = TensorSource(f"backbone.ln1.{kind}")
     if layers is None:
         # A convolution of 1 x 1
-        found["decoder.head.weight"] = Source(
+        found["decoder.head.weight"] = TensorSource(
             "decode_head.conv_seg.weight", lambda t: t.squeeze(3).squeeze(2), lambda t: t[..., None, None]
         )
-        found["decoder.head.bias"] = Source("decode_head.conv_seg.bias")
+        found["decoder.head.bias"] = TensorSource("decode_head.conv_seg.bias")
         return found
     for index in range(layers):
         found |= openmmlab_file.block(f"decoder.blocks.{index}.", f"decode_head.layers.{index}.")
-    found["decoder.class_embeddings"] = Source("decode_head.cls_emb")
+    found["decoder.class_embeddings"] = TensorSource("decode_head.cls_emb")
     for ours, theirs in {"project": "dec_proj", "norm": "decoder_norm", "mask_norm": "mask_norm"}.items():
         for kind in ("weight", "bias"):
-            found[f"decoder.{ours}.{kind}"] = Source(f"decode_head.{theirs}.{kind}")
+            found[f"decoder.{ours}.{kind}"] = TensorSource(f"decode_head.{theirs}.{kind}")
     for name in ("patch", "classes"):
         ours = f"decoder.project_{'patches' if name == 'patch' else name}"
-        found[ours] = Source(f"decode_head.{name}_proj.weight", lambda t: t.mT, lambda t: t.mT)
+        found[ours] = TensorSource(f"decode_head.{name}_proj.weight", lambda t: t.mT, lambda t: t.mT)
     return found
 
 
-def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other, values are not finite.
     """
-    state, report = checkpoint.state, Report(TITLE)
+    state, report = checkpoint.state, LoadReport(TITLE)
     linear = not any(key.startswith(MASK_HEAD) for key in state)
     depth, layers = keys.depth(state, "backbone.layers."), keys.depth(state, "decode_head.layers.")
     names = sources(depth, None if linear else layers)
@@ -87,12 +87,12 @@ def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
 
 
 def write(network: Segmenter, folder: str | Path) -> list[str]:
-    """Writes model.pth; returns in which points OpenMMLab's code treats it otherwise than we.
+    """Writes model.pth; returns the points in which OpenMMLab's code treats it differently.
 
-    Read back here it gives the same model bit for bit, as a part of our own says what the layout cannot.
+    Read back here it gives the same model bit for bit: a section of our own states what the layout cannot.
 
     Raises:
-        UserError: the network has parts that the layout has not, or the file cannot be written.
+        UserError: the network has parts that the layout cannot hold, or the file cannot be written.
     """
     recipe = network.recipe
     names = sources(network.encoder.depth, None if recipe.decoder.name == "linear" else recipe.decoder.layers)
@@ -100,7 +100,7 @@ def write(network: Segmenter, folder: str | Path) -> list[str]:
     return openmmlab_file.write(network, names, Path(folder), {"decode_head": _head(network)})
 
 
-def _mask_transformer(about: Configuration, width: int, layers: int, report: Report) -> config.MaskTransformer:
+def _mask_transformer(about: Configuration, width: int, layers: int, report: LoadReport) -> config.MaskTransformer:
     return config.MaskTransformer(
         layers=layers,
         heads=openmmlab_file.heads(about, "decode_head", width, report),

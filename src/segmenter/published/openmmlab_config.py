@@ -1,4 +1,4 @@
-"""The text of an OpenMMLab configuration: Python of nested dict(...) calls, parsed and written, never run."""
+"""The text of an OpenMMLab configuration, nested dict(...) calls in Python: parsed and written, never run."""
 
 import ast
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def is_list(value: object, length: int) -> bool:
 
 
 class Configuration:
-    """The literals in the Python text of a configuration; whatever is no literal is left out."""
+    """The literals in the Python text of a configuration; everything else is left out."""
 
     def __init__(self, meta: object):
         text = ""
@@ -33,7 +33,7 @@ class Configuration:
             for statement in tree.body:
                 if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                     self._values[statement.targets[0].id] = self._value(statement.value)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it was no configuration, then
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it is not a configuration
             self._values = {}
 
     def _value(self, node: ast.expr) -> object:
@@ -49,7 +49,7 @@ class Configuration:
         return None
 
     def find(self, place: str) -> object:
-        """The value at `a.b.c`; None where there is none."""
+        """The value at `a.b.c`, or None."""
         found: object = self._values
         for part in place.split("."):
             found = found.get(part) if isinstance(found, dict) else None
@@ -75,9 +75,9 @@ class Configuration:
 
 
 def text(network: "Segmenter", parts: Mapping[str, dict | list]) -> str:
-    """The configuration of a model of ours, as far as it describes the network and its windows.
+    """The part of a configuration that describes a model of ours and its windows.
 
-    `parts` are its other parts; what they have under `backbone` is added there.
+    `parts` are further sections; their `backbone`, if any, is merged into the backbone's.
     """
     recipe, encoder = network.recipe, network.encoder
     block, window = encoder.vit.blocks[0], tuple(recipe.inference.window)

@@ -1,8 +1,8 @@
 """What OpenMMLab's files have in common, whatever their heads: the keys of the backbone, the configuration, `meta`.
 
 Source: files and configurations of mmsegmentation 0.x and 1.x. The authors' SETR was made with 0.x: its files carry the
-same beside other keys. The bias of the patch embedding is used where a file has it; mmsegmentation 1.2 drops it in
-silence. Head counts, windows and scales stand in the configuration text in `meta`; it is parsed, never run.
+same `meta` with other keys. The bias of the patch embedding is used where a file has it; mmsegmentation 1.2 silently
+drops it. Head counts, windows and scales are in the configuration text in `meta`; it is parsed, never run.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 from segmenter import atomic, config
 from segmenter.checkpoints import encoders, keys
 from segmenter.checkpoints.json_settings import is_number
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.data.classes import Classes, default_colors
 from segmenter.errors import UserError
@@ -27,7 +27,7 @@ from segmenter.published import openmmlab_config
 from segmenter.published.openmmlab_config import HEAD_WIDTH, WHOLE, Configuration, is_list
 
 NORM_EPS = 1e-6
-OURS = "vit_segmenter"  # our own part of `meta`, which OpenMMLab's code passes over
+OURS = "vit_segmenter"  # our own section of `meta`, which OpenMMLab's code ignores
 CHECKPOINT = "model.pth"
 PATCHES = "backbone.patch_embed.projection.weight"
 # mmsegmentation's own defaults, for what a configuration leaves out.
@@ -45,7 +45,7 @@ BLOCK = {
 
 
 class Defaults(NamedTuple):
-    """What the published configurations of a layout say, for files that carry none."""
+    """What the published configurations of a layout state, for files without a configuration."""
 
     mean: tuple[float, ...]
     """Of red, green and blue, on the scale 0 to 255."""
@@ -53,43 +53,43 @@ class Defaults(NamedTuple):
     position_resize: str
     drop_path: float
     stride: Callable[[int], int]
-    """From a window's side to the step between windows."""
+    """From a window's side to the stride between windows."""
     train: config.Train
     norm_eps: float = NORM_EPS
     """Of the encoder."""
 
 
-def backbone(blocks: int) -> dict[str, Source]:
-    """Our names of the encoder's tensors to theirs, but for the final norm's."""
+def backbone(blocks: int) -> dict[str, TensorSource]:
+    """Our names of the encoder's tensors to theirs, without the final norm."""
     found = {
-        "encoder.vit.cls_token": Source("backbone.cls_token"),
-        "encoder.vit.pos_embed": Source("backbone.pos_embed"),
-        "encoder.vit.patch_embed.proj.weight": Source(PATCHES),
-        "encoder.vit.patch_embed.proj.bias": Source("backbone.patch_embed.projection.bias"),
+        "encoder.vit.cls_token": TensorSource("backbone.cls_token"),
+        "encoder.vit.pos_embed": TensorSource("backbone.pos_embed"),
+        "encoder.vit.patch_embed.proj.weight": TensorSource(PATCHES),
+        "encoder.vit.patch_embed.proj.bias": TensorSource("backbone.patch_embed.projection.bias"),
     }
     for index in range(blocks):
         found |= block(f"encoder.vit.blocks.{index}.", f"backbone.layers.{index}.")
     return found
 
 
-def block(ours: str, theirs: str) -> dict[str, Source]:
+def block(ours: str, theirs: str) -> dict[str, TensorSource]:
     """Our names of a transformer block's tensors to theirs."""
     found = {}
     for their_part, part in BLOCK.items():
         for kind in ("weight", "bias"):
             dot = "" if their_part.endswith("_") else "."
-            found[f"{ours}{part.removesuffix('.')}.{kind}"] = Source(f"{theirs}{their_part}{dot}{kind}")
+            found[f"{ours}{part.removesuffix('.')}.{kind}"] = TensorSource(f"{theirs}{their_part}{dot}{kind}")
     return found
 
 
 def account(
-    checkpoint: Checkpoint, report: Report, names: Mapping[str, Source], unused: tuple[str, ...],
+    checkpoint: Checkpoint, report: LoadReport, names: Mapping[str, TensorSource], unused: tuple[str, ...],
     more: Collection[str] = (),
 ) -> Checkpoint:  # fmt: skip
-    """The file, every key accounted for, as `keys` does; a bias of the patch embedding that it has not is zero.
+    """The file with every key accounted for, as in `keys`; a missing bias of the patch embedding becomes zero.
 
-    `more` are keys that are wanted beside those of `names`. Where the configuration does not say that there is no such
-    bias, as mmsegmentation 1.2 has it, that is noted as assumed.
+    `more` are keys that are wanted besides those of `names`. Unless the configuration says that there is no such bias,
+    as in mmsegmentation 1.2, the report lists that as assumed.
     """
     weight, bias = (names[f"encoder.vit.patch_embed.proj.{kind}"].key for kind in ("weight", "bias"))
     wanted = {source.key for source in names.values()}.union(more) - ({bias} - checkpoint.state.keys())
@@ -103,19 +103,19 @@ def account(
 
 
 def network(
-    checkpoint: Checkpoint, report: Report, names: Mapping[str, Source], depth: int, class_key: str,
+    checkpoint: Checkpoint, report: LoadReport, names: Mapping[str, TensorSource], depth: int, class_key: str,
     decoder: Callable[[int], config.Decoder], defaults: Defaults, auxiliary: bool = False,
 ) -> Segmenter:  # fmt: skip
     """The network of a file whose keys are accounted for, in evaluation mode.
 
     Args:
         checkpoint: the file.
-        report: where it is noted what had to be assumed.
+        report: receives what had to be assumed.
         names: our names of all tensors to theirs.
         depth: blocks of the encoder.
         class_key: a vector with one number a class.
-        decoder: its settings from the encoder's width, asked for where the file does not say them as ours do.
-        defaults: what the layout's configurations say.
+        decoder: gives its settings from the encoder's width; only called for files that were not written here.
+        defaults: what the layout's configurations state.
         auxiliary: with the auxiliary decoders.
 
     Raises:
@@ -139,19 +139,19 @@ def network(
         recipe.decoder = decoder(width)
         known = Description(_classes(meta, count, report), *_normalization(about, defaults, report), recipe)
     with keys.on_meta():
-        found = Segmenter.described(known, auxiliary)
+        found = Segmenter.from_description(known, auxiliary)
     keys.fill(found, checkpoint, report, names)
     return found.eval()
 
 
 def write(
-    network: Segmenter, names: Mapping[str, Source], folder: Path, parts: Mapping[str, dict | list],
+    network: Segmenter, names: Mapping[str, TensorSource], folder: Path, parts: Mapping[str, dict | list],
     more: Mapping[str, Tensor] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Writes model.pth; returns in which points OpenMMLab's code treats it otherwise than we.
+    """Writes model.pth; returns the points in which OpenMMLab's code treats it differently.
 
-    `parts` are the model's parts in the configuration, with what they add to the backbone's; `more` are tensors that
-    are no part of our network.
+    `parts` are sections of the model's configuration, merged into the backbone's where they have one; `more` are
+    tensors that our network does not have.
     """
     classes, palette = list(network.classes.names), [list(color) for color in network.classes.colors]
     meta = {
@@ -164,16 +164,17 @@ def write(
     content = {"meta": meta, "state_dict": keys.to_published(network.state_dict(), names) | dict(more or {})}
     atomic.write(folder / CHECKPOINT, lambda path: torch.save(content, path))
     found = [
-        "the bias of the patch embedding is dropped by mmsegmentation from 1.2 on, unless its configuration says "
-        "patch_bias=True as that in the file does",
-        "logits of an image that is no multiple of the patch size are enlarged to the image, here to the padded one",
+        "the bias of the patch embedding is dropped by mmsegmentation from 1.2 on, unless the configuration has "
+        "patch_bias=True, as in the file",
+        "logits of an image whose size is not a multiple of the patch size are enlarged to the image, here to the "
+        "padded image",
     ]
     if network.recipe.inference.enlarge:
         found.append("images smaller than the window are taken whole, here enlarged to it")
     return found
 
 
-def heads(about: Configuration, part: str, width: int, report: Report) -> int:
+def heads(about: Configuration, part: str, width: int, report: LoadReport) -> int:
     """Attention heads of a part of the model, `backbone` or `decode_head`."""
     found = about.natural(f"model.{part}.num_heads")
     if found is None:
@@ -184,7 +185,7 @@ def heads(about: Configuration, part: str, width: int, report: Report) -> int:
     return found
 
 
-def _image_size(about: Configuration, path: Path, positions: int, patch: int, report: Report) -> tuple[int, int]:
+def _image_size(about: Configuration, path: Path, positions: int, patch: int, report: LoadReport) -> tuple[int, int]:
     """Height and width of the training crop, on whose grid the positions lie."""
     size = about.pair("model.backbone.img_size")
     if size is not None and math.prod(side // patch for side in size) == positions:
@@ -200,7 +201,7 @@ def _image_size(about: Configuration, path: Path, positions: int, patch: int, re
 
 
 def _recipe(
-    about: Configuration, encoder: tuple[int, int, int], size: tuple[int, int], defaults: Defaults, report: Report
+    about: Configuration, encoder: tuple[int, int, int], size: tuple[int, int], defaults: Defaults, report: LoadReport
 ) -> config.Recipe:
     width, patch, depth = encoder
     shape = encoders.Shape(patch, width, heads(about, "backbone", width, report), depth)
@@ -223,7 +224,7 @@ def _recipe(
     )
 
 
-def _scale(about: Configuration, size: tuple[int, int], report: Report) -> tuple[int, float]:
+def _scale(about: Configuration, size: tuple[int, int], report: LoadReport) -> tuple[int, float]:
     """Short side of a test image, and how many times longer the other may be."""
     steps = about.find("test_pipeline")
     for step in steps if isinstance(steps, list) else []:
@@ -235,9 +236,9 @@ def _scale(about: Configuration, size: tuple[int, int], report: Report) -> tuple
 
 
 def _windows(
-    about: Configuration, size: tuple[int, int], defaults: Defaults, report: Report
+    about: Configuration, size: tuple[int, int], defaults: Defaults, report: LoadReport
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Window and stride of the test configuration, a part of its own in early files."""
+    """Window and stride of the test configuration, which is a separate section in early files."""
     for place in ("model.test_cfg", "test_cfg"):
         if about.find(f"{place}.mode") == "whole":
             return WHOLE, WHOLE
@@ -250,7 +251,7 @@ def _windows(
 
 
 def _normalization(
-    about: Configuration, defaults: Defaults, report: Report
+    about: Configuration, defaults: Defaults, report: LoadReport
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     for place in ("model.data_preprocessor", "data_preprocessor", "img_norm_cfg"):
         values = [about.find(f"{place}.{name}") for name in ("mean", "std")]
@@ -260,7 +261,7 @@ def _normalization(
     return tuple(tuple(part / 255 for part in value) for value in (defaults.mean, defaults.std))
 
 
-def _classes(meta: object, count: int, report: Report) -> Classes:
+def _classes(meta: object, count: int, report: LoadReport) -> Classes:
     """Names and colours of `meta`: CLASSES and PALETTE in 0.x, the same below dataset_meta in 1.x."""
     places = [meta, meta.get("dataset_meta")] if isinstance(meta, Mapping) else []
     about: dict[str, object] = {}

@@ -1,8 +1,8 @@
 """The layout of the original Segmenter: checkpoint.pth with variant.yml beside it, read and written.
 
 Source: Segmenter, arXiv 2105.05633, and its published files. Constants of the layout: layer norms of eps 1e-5 in
-encoder and decoder, positions resampled bilinearly, images smaller than the window enlarged, and the classifiers
-`encoder.head` that the encoder had for ImageNet, kept and unused.
+encoder and decoder, positions resampled bilinearly, images smaller than the window enlarged, and the encoder's
+ImageNet classifiers `encoder.head`, which are in the files but unused.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ import torch
 from segmenter import atomic, config
 from segmenter.checkpoints import keys
 from segmenter.checkpoints.encoders import Shape
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.folder import Description, description
@@ -41,13 +41,13 @@ MASK_TRANSFORMER = {
 }
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     encoder = any(name.startswith("encoder.blocks.") for name in names)
     return encoder and any(name.startswith("decoder.") for name in names)
 
 
-def sources(depth: int, layers: int | None, distilled: bool) -> dict[str, Source]:
+def sources(depth: int, layers: int | None, distilled: bool) -> dict[str, TensorSource]:
     """Our names to theirs; `layers` is None for the linear decoder."""
     stem = [*STEM, "dist_token"] if distilled else STEM
     found = {f"encoder.vit.{name}": f"encoder.{name}" for name in stem}
@@ -63,20 +63,20 @@ def sources(depth: int, layers: int | None, distilled: bool) -> dict[str, Source
         same += [f"decoder.blocks.{index}.{name}" for index in range(layers) for name in keys.BLOCK]
         found |= {f"decoder.{ours}": f"decoder.{theirs}" for theirs, ours in MASK_TRANSFORMER.items()}
     found |= {name: name for name in same}
-    return {ours: Source(theirs) for ours, theirs in found.items()}
+    return {ours: TensorSource(theirs) for ours, theirs in found.items()}
 
 
-def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
     Raises:
         UserError: keys are missing or unknown, shapes contradict each other or variant.yml, values are not finite.
     """
-    path, state, report = checkpoint.path, checkpoint.state, Report(TITLE)
+    path, state, report = checkpoint.path, checkpoint.state, LoadReport(TITLE)
     beside = variant.Variant(path.parent / variant.NAME, checkpoint.about)
     linear = any(key.startswith("decoder.head.") for key in state)
     distilled = "encoder.dist_token" in state or beside.get("net_kwargs", "distilled", bool, False)
-    # Where the last blocks are gone, variant.yml knows of them.
+    # If the last blocks are missing, variant.yml still counts them.
     depth = max(keys.depth(state, "encoder.blocks."), min(beside.get("net_kwargs", "n_layers", int, 0), 999))
     layers = max(keys.depth(state, "decoder.blocks."), min(beside.get("net_kwargs.decoder", "n_layers", int, 0), 999))
     names = sources(depth, None if linear else layers, distilled)
@@ -101,18 +101,18 @@ def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
         about = Description(beside.classes(count), *beside.normalization(distilled), recipe)
         report.assumed += beside.assumed
     with keys.on_meta():
-        network = Segmenter.described(about)
+        network = Segmenter.from_description(about)
     keys.fill(network, checkpoint, report, names)
     return network.eval(), report
 
 
 def write(network: Segmenter, folder: str | Path) -> list[str]:
-    """Writes checkpoint.pth and variant.yml; returns in which points the original code treats them otherwise than we.
+    """Writes checkpoint.pth and variant.yml; returns the points in which the original code treats them differently.
 
-    Read back here they give the same model bit for bit, as a section of our own says what the layout cannot.
+    Read back here they give the same model bit for bit: a section of our own states what the layout cannot.
 
     Raises:
-        UserError: the network has parts that the original has not, or the files cannot be written.
+        UserError: the network has parts that the original does not have, or the files cannot be written.
     """
     folder, recipe, encoder, state = Path(folder), network.recipe, network.encoder, network.state_dict()
     linear, distilled = recipe.decoder.name == "linear", "encoder.vit.dist_token" in state
@@ -121,12 +121,12 @@ def write(network: Segmenter, folder: str | Path) -> list[str]:
     heads = None if linear else recipe.decoder.heads
     if not linear and (encoder.width % variant.HEAD_WIDTH or heads not in (None, encoder.width // variant.HEAD_WIDTH)):
         raise UserError(
-            f"the mask transformer has other heads than the original's, one for every {variant.HEAD_WIDTH} of "
-            f"{encoder.width} features; save the model as a folder of our own"
+            f"the mask transformer's heads differ from the original's, one for every {variant.HEAD_WIDTH} of "
+            f"{encoder.width} features; save the model in our own layout instead (segmenter)"
         )
     shape = Shape(encoder.patch_size, encoder.width, encoder.vit.blocks[0].attn.num_heads, encoder.depth, distilled)
     weights = keys.to_published(state, names)
-    # The original loads strictly, so that its unused classifiers must be there.
+    # The original loads strictly, so its unused classifiers must be there.
     for name in ("head", "head_dist") if distilled else ("head",):
         weights[f"encoder.{name}.weight"] = torch.zeros(IMAGENET_CLASSES, encoder.width)
         weights[f"encoder.{name}.bias"] = torch.zeros(IMAGENET_CLASSES)
@@ -141,7 +141,7 @@ def write(network: Segmenter, folder: str | Path) -> list[str]:
 
 
 def _differences(network: Segmenter) -> list[str]:
-    """In which points the original code would treat the model otherwise than we do."""
+    """The points in which the original code treats the model differently."""
     recipe, found, eps = network.recipe, [], network.encoder.norm.eps
     if eps != variant.NORM_EPS:
         found.append(f"encoder layer norms of eps {variant.NORM_EPS:g}, here {eps:g}: logits differ by about 3e-4")

@@ -1,10 +1,10 @@
-"""Our own layout, a model folder, as one of those that can be read and written: `model.folder` does the work."""
+"""Our own layout, a model folder, as one of the known layouts: `model.folder` does the work."""
 
 from collections.abc import Collection
 from pathlib import Path
 
 from segmenter.checkpoints import keys
-from segmenter.checkpoints.keys import Report
+from segmenter.checkpoints.keys import LoadReport
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model import folder as folders
@@ -15,27 +15,27 @@ WRITES = tuple(DECODERS)
 FILES = (folders.WEIGHTS, folders.ABOUT)
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     return any(name.startswith("encoder.vit.") for name in names)
 
 
-def read(checkpoint: Checkpoint) -> tuple[Segmenter, Report]:
-    """The model of a folder's weights, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint) -> tuple[Segmenter, LoadReport]:
+    """The model of a folder's weights, in evaluation mode, and a report.
 
     Raises:
-        UserError: the description does not lie beside them, or does not fit.
+        UserError: the description is not beside them, or does not fit.
     """
     weights, about = FILES
     if checkpoint.path.name != weights or not (checkpoint.path.parent / about).is_file():
         raise UserError(
-            f"{checkpoint.path} holds the weights of a model folder; {about} must lie beside it as {weights}"
+            f"{checkpoint.path} holds the weights of a model folder; name it {weights} again, with {about} beside it"
         )
     return read_folder(checkpoint.path.parent)
 
 
-def read_folder(folder: Path) -> tuple[Segmenter, Report]:
-    """The same of a folder.
+def read_folder(folder: Path) -> tuple[Segmenter, LoadReport]:
+    """The model of a folder, in evaluation mode, and a report.
 
     Raises:
         UserError: a file is missing or damaged, or they do not fit each other.
@@ -43,7 +43,7 @@ def read_folder(folder: Path) -> tuple[Segmenter, Report]:
     about = folders.read(folder)
     try:
         with keys.on_meta():  # before it is known that the weights fit, no memory is taken for what they claim
-            model = Segmenter.described(about)
+            model = Segmenter.from_description(about)
     except UserError:
         raise
     except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
@@ -53,9 +53,9 @@ def read_folder(folder: Path) -> tuple[Segmenter, Report]:
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     # Memory of its own: parts of the file may lie where arithmetic rounds otherwise. What is computed and saved
     # nowhere, such as rotary positions, is there only in a model that was made for real.
-    model = Segmenter.described(about) if computed else model.to_empty(device="cpu")
+    model = Segmenter.from_description(about) if computed else model.to_empty(device="cpu")
     model.load_state_dict(state)
-    return model.eval(), Report(TITLE, used=len(model.state_dict()), unused=unused)
+    return model.eval(), LoadReport(TITLE, used=len(model.state_dict()), unused=unused)
 
 
 def write(network: Segmenter, folder: Path) -> list[str]:

@@ -1,8 +1,8 @@
-"""What the two published layouts of SETR have in common: constants, and how a head that was found becomes a network.
+"""What the two published layouts of SETR have in common: constants, and how the head in a file becomes a network.
 
 Source: the published configurations and files of SETR, arXiv 2012.15840, by its authors and by OpenMMLab. Layer norms
 of eps 1e-6, positions resampled bilinearly, ImageNet's normalisation, no final norm in the backbone. In MLA the class
-token is in the file and takes no part. Auxiliary heads are left out unless they are asked for.
+token is in the file but not used. Auxiliary heads are left out by default.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from segmenter import config
 from segmenter.checkpoints import keys
 from segmenter.checkpoints.json_settings import is_number
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.segmenter import Segmenter
@@ -78,13 +78,13 @@ def up_decoder(checkpoint: Checkpoint, layers: int, first: str, patches: str) ->
     return known[kernel, layers]
 
 
-def convolution(ours: str, theirs: str, norm: str) -> dict[str, Source]:
+def convolution(ours: str, theirs: str, norm: str) -> dict[str, TensorSource]:
     """Our names of a convolution and the batch norm behind it to theirs."""
-    found = {f"{ours}1.{part}": Source(f"{norm}.{part}") for part in BATCH_NORM}
-    return found | {f"{ours}0.weight": Source(f"{theirs}.weight")}
+    found = {f"{ours}1.{part}": TensorSource(f"{norm}.{part}") for part in BATCH_NORM}
+    return found | {f"{ours}0.weight": TensorSource(f"{theirs}.weight")}
 
 
-def up_heads(head: Head, theirs: str, norm: str, classifier: str) -> dict[str, Source]:
+def up_heads(head: Head, theirs: str, norm: str, classifier: str) -> dict[str, TensorSource]:
     """Our names of Naive's and PUP's heads to theirs: a convolution's, its norm's, with {index}, and the classifier's.
 
     In the last, {index} counts the convolutions.
@@ -95,8 +95,8 @@ def up_heads(head: Head, theirs: str, norm: str, classifier: str) -> dict[str, S
     found = {}
     for our_part, part, layers in parts:
         for kind in NORM:
-            found[f"{our_part}norm.{kind}"] = Source(f"{part}norm.{kind}")
-            found[f"{our_part}classify.{kind}"] = Source(f"{part}{classifier.format(index=layers)}.{kind}")
+            found[f"{our_part}norm.{kind}"] = TensorSource(f"{part}norm.{kind}")
+            found[f"{our_part}classify.{kind}"] = TensorSource(f"{part}{classifier.format(index=layers)}.{kind}")
         for index in range(layers):
             names = (part + name.format(index=index) for name in (theirs, norm))
             found |= convolution(f"{our_part}convolutions.{index}.", *names)
@@ -104,19 +104,19 @@ def up_heads(head: Head, theirs: str, norm: str, classifier: str) -> dict[str, S
 
 
 def network(
-    checkpoint: Checkpoint, report: Report, head: Head, blocks: str,
-    sources: Callable[[Head, int], Mapping[str, Source]], unused: tuple[str, ...],
+    checkpoint: Checkpoint, report: LoadReport, head: Head, blocks: str,
+    sources: Callable[[Head, int], Mapping[str, TensorSource]], unused: tuple[str, ...],
     biases: Callable[[Head], Mapping[str, str]] = lambda head: {},
 ) -> Segmenter:  # fmt: skip
     """The network of a file, in evaluation mode.
 
     Args:
         checkpoint: the file.
-        report: where it is noted what was used and assumed.
-        head: its decoder; without the auxiliary ones that are not wanted.
-        blocks: what the keys of the backbone's blocks begin with.
+        report: receives what was used and assumed.
+        head: its decoder, without auxiliary decoders that are not wanted.
+        blocks: prefix of the keys of the backbone's blocks.
         sources: from the decoder and the number of blocks, our names of all tensors to theirs.
-        unused: beginnings of keys that are known to be without use.
+        unused: prefixes of keys that are known to be unused.
         biases: from the decoder, keys of biases before a batch norm to those of the norm's mean.
 
     Raises:
@@ -154,7 +154,7 @@ def network(
 
 
 def _weight(checkpoint: Checkpoint) -> float:
-    """The weight of the auxiliary decoders' losses: that of the first in the configuration, or as published."""
+    """The weight of the auxiliary decoders' losses: the first one in the configuration, or as published."""
     heads = Configuration(checkpoint.about.get("meta")).find("model.auxiliary_head")
     loss = heads[0].get("loss_decode") if isinstance(heads, list) and heads and isinstance(heads[0], dict) else None
     weight = loss.get("loss_weight") if isinstance(loss, dict) else None
@@ -162,10 +162,10 @@ def _weight(checkpoint: Checkpoint) -> float:
 
 
 def _without_biases(checkpoint: Checkpoint, biases: Mapping[str, str]) -> Checkpoint:
-    """The file with each bias taken off the mean of the norm behind it.
+    """The file with each bias subtracted from the mean of the norm after it.
 
     Raises:
-        UserError: they have not the same shape.
+        UserError: their shapes differ.
     """
     state = {key: tensor for key, tensor in checkpoint.state.items() if key not in biases}
     for bias, mean in biases.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segmenter.checkpoints import keys
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
 from segmenter.model.decoders.setr import UpHead
@@ -28,22 +28,22 @@ WRITES = ("setr_naive", "setr_pup", "setr_mla")
 CLASSES = "decode_head.conv_seg.bias"
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     backbone = any(name.startswith("backbone.layers.") for name in names)
     return backbone and any(name.startswith("decode_head.up_convs.") for name in names)
 
 
-def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
-    The auxiliary decoders are left out unless they are asked for.
+    The auxiliary decoders are left out by default.
 
     Raises:
-        UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is none
-            of SETR's.
+        UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is not
+            one of SETR's.
     """
-    state, report = checkpoint.state, Report(TITLE)
+    state, report = checkpoint.state, LoadReport(TITLE)
     about = Configuration(checkpoint.about.get("meta"))
     name, width_key, layers = "setr_mla", "neck.mla.channel_proj.0.conv.weight", 0
     if not any(key.startswith("neck.mla.") for key in state):
@@ -57,7 +57,7 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
     return setr_heads.network(checkpoint, report, head, "backbone.layers.", sources, ("data_preprocessor.",)), report
 
 
-def sources(head: Head, blocks: int) -> dict[str, Source]:
+def sources(head: Head, blocks: int) -> dict[str, TensorSource]:
     """Our names of all tensors to theirs."""
     found = openmmlab_file.backbone(blocks)
     if head.name == "setr_mla":
@@ -66,12 +66,12 @@ def sources(head: Head, blocks: int) -> dict[str, Source]:
     return found | setr_heads.up_heads(head, "up_convs.{index}.0.conv", "up_convs.{index}.0.bn", "conv_seg")
 
 
-def _mla(auxiliary: int) -> dict[str, Source]:
+def _mla(auxiliary: int) -> dict[str, TensorSource]:
     found = {}
     for ours in range(LEVELS):
         theirs = LEVELS - 1 - ours
         for kind in NORM:
-            found[f"decoder.norms.{ours}.{kind}"] = Source(f"neck.norm.{ours}.{kind}")
+            found[f"decoder.norms.{ours}.{kind}"] = TensorSource(f"neck.norm.{ours}.{kind}")
         parts = {
             f"decoder.project.{ours}.": f"neck.mla.channel_proj.{ours}",
             f"decoder.merge.{ours}.": f"neck.mla.feat_extract.{theirs}",
@@ -81,9 +81,9 @@ def _mla(auxiliary: int) -> dict[str, Source]:
         for our_part, part in parts.items():
             found |= convolution(our_part, f"{part}.conv", f"{part}.bn")
         for kind in NORM if ours < auxiliary else ():
-            found[f"decoder.auxiliary.{ours}.{kind}"] = Source(f"auxiliary_head.{theirs}.conv_seg.{kind}")
-    found["decoder.classify.weight"] = Source("decode_head.conv_seg.weight", _turned, _turned)
-    found["decoder.classify.bias"] = Source("decode_head.conv_seg.bias")
+            found[f"decoder.auxiliary.{ours}.{kind}"] = TensorSource(f"auxiliary_head.{theirs}.conv_seg.{kind}")
+    found["decoder.classify.weight"] = TensorSource("decode_head.conv_seg.weight", _turned, _turned)
+    found["decoder.classify.bias"] = TensorSource("decode_head.conv_seg.bias")
     return found
 
 
@@ -106,10 +106,10 @@ def _taps(about: Configuration, name: str) -> tuple[int, ...]:
 
 
 def _variant(about: Configuration, checkpoint: Checkpoint, name: str) -> str:
-    """Whose enlargement the configuration asks for.
+    """The variant whose enlargement the configuration describes.
 
     Raises:
-        UserError: that of no published SETR.
+        UserError: no published SETR has it.
     """
     known = {}
     if name == "setr_naive":
@@ -127,12 +127,12 @@ def _variant(about: Configuration, checkpoint: Checkpoint, name: str) -> str:
 
 
 def write(network: Segmenter, folder: str | Path) -> list[str]:
-    """Writes model.pth; returns in which points OpenMMLab's code treats it otherwise than we.
+    """Writes model.pth; returns the points in which OpenMMLab's code treats it differently.
 
-    Read back here it gives the same model bit for bit, but for auxiliary decoders, which are written and not read.
+    Read back here it gives the same model bit for bit, except for auxiliary decoders, which are written but not read.
 
     Raises:
-        UserError: the network has parts that the layout has not, or the file cannot be written.
+        UserError: the network has parts that the layout cannot hold, or the file cannot be written.
     """
     decoder, settings, more = network.decoder, network.recipe.decoder, {}
     layers = head_layers = 0
@@ -142,7 +142,7 @@ def write(network: Segmenter, folder: str | Path) -> list[str]:
     elif settings.variant != "openmmlab":
         raise UserError(
             "the original SETR-MLA aligns corners and classifies 3 x 3 cells, OpenMMLab's does not; save the model "
-            "as a folder of our own, or train with decoder.variant: openmmlab"
+            "in our own layout instead (segmenter), or train with decoder.variant: openmmlab"
         )
     else:
         more = {"backbone.cls_token": torch.zeros(1, 1, network.encoder.width)}
@@ -153,7 +153,7 @@ def write(network: Segmenter, folder: str | Path) -> list[str]:
 
 
 def _parts(network: Segmenter) -> dict[str, dict | list]:
-    """The configuration of the decoder, and what it asks of the backbone."""
+    """The configuration of the decoder, and what it requires of the backbone."""
     decoder, settings, encoder = network.decoder, network.recipe.decoder, network.encoder
     norm = {"type": "SyncBN", "requires_grad": True}
     usual = {"num_classes": len(network.classes), "dropout_ratio": 0, "norm_cfg": norm, "align_corners": False}

@@ -1,14 +1,14 @@
 """The layout of the authors' SETR (fudan-zvg/SETR): Naive, PUP and MLA.
 
 Source: the published configurations and files of SETR, arXiv 2012.15840. They were made with mmsegmentation 0.x and
-carry its `meta`. Convolutions before a batch norm have a bias, which is taken off the norm's mean; every head has a
-classifier `conv_seg` besides, kept and unused.
+carry its `meta`. Convolutions before a batch norm have a bias, which is subtracted from the norm's mean; every head
+also has a classifier `conv_seg`, which is not used.
 """
 
 from collections.abc import Collection
 
 from segmenter.checkpoints import keys
-from segmenter.checkpoints.keys import Report, Source
+from segmenter.checkpoints.keys import LoadReport, TensorSource
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import setr_heads
@@ -23,22 +23,22 @@ HEAD_WIDTH = "decode_head.mlahead.head2.0.weight"
 HEADS = ("decode_head.conv_0.", "decode_head.syncbn_fc_0.", "decode_head.mlahead.")
 
 
-def recognise(names: Collection[str]) -> bool:
+def recognize(names: Collection[str]) -> bool:
     """Whether the keys are this layout's, or most of them are."""
     backbone = any(name.startswith("backbone.blocks.") for name in names)
     return backbone and any(name.startswith(HEADS) for name in names)
 
 
-def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Report]:
-    """The network of a file of this layout, in evaluation mode, and what was made of the file.
+def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, LoadReport]:
+    """The network of a file of this layout, in evaluation mode, and a report.
 
-    The auxiliary decoders are left out unless they are asked for.
+    The auxiliary decoders are left out by default.
 
     Raises:
-        UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is none
-            of SETR's.
+        UserError: keys are missing or unknown, shapes contradict each other, values are not finite, or the head is not
+            one of SETR's.
     """
-    state, report = checkpoint.state, Report(TITLE)
+    state, report = checkpoint.state, LoadReport(TITLE)
     name, layers = "setr_mla", 0
     width_key, class_key = "backbone.mla.mla_p2_1x1.0.weight", "decode_head.cls.bias"
     if not any(key.startswith("decode_head.mlahead.") for key in state):
@@ -52,29 +52,29 @@ def read(checkpoint: Checkpoint, auxiliary: bool = False) -> tuple[Segmenter, Re
     return setr_heads.network(checkpoint, report, head, "backbone.blocks.", sources, unused, _biases), report
 
 
-def sources(head: Head, blocks: int) -> dict[str, Source]:
+def sources(head: Head, blocks: int) -> dict[str, TensorSource]:
     """Our names of all tensors to theirs."""
     same = [*STEM, *(f"blocks.{index}.{part}" for index in range(blocks) for part in keys.BLOCK)]
-    found = {f"encoder.vit.{part}": Source(f"backbone.{part}") for part in same}
+    found = {f"encoder.vit.{part}": TensorSource(f"backbone.{part}") for part in same}
     if head.name == "setr_mla":
         del found["encoder.vit.cls_token"]
         return found | _mla(head.auxiliary)
     return found | setr_heads.up_heads(head, "conv_{index}", "syncbn_fc_{index}", "conv_{index}")
 
 
-def _mla(auxiliary: int) -> dict[str, Source]:
+def _mla(auxiliary: int) -> dict[str, TensorSource]:
     found = {}
     for level in range(LEVELS):
         neck, head = f"backbone.mla.mla_p{level + 2}", f"decode_head.mlahead.head{level + 2}"
         for kind in NORM:
-            found[f"decoder.norms.{level}.{kind}"] = Source(f"backbone.norm_{level}.{kind}")
+            found[f"decoder.norms.{level}.{kind}"] = TensorSource(f"backbone.norm_{level}.{kind}")
         found |= convolution(f"decoder.project.{level}.", f"{neck}_1x1.0", f"{neck}_1x1.1")
         found |= convolution(f"decoder.merge.{level}.", f"{neck}.0", f"{neck}.1")
         found |= convolution(f"decoder.heads.{level}.0.", f"{head}.0", f"{head}.1")
         found |= convolution(f"decoder.heads.{level}.1.", f"{head}.3", f"{head}.4")
         if level < auxiliary:
-            found[f"decoder.auxiliary.{level}.weight"] = Source(f"auxiliary_head.{level}.aux.weight")
-    return found | {f"decoder.classify.{kind}": Source(f"decode_head.cls.{kind}") for kind in NORM}
+            found[f"decoder.auxiliary.{level}.weight"] = TensorSource(f"auxiliary_head.{level}.aux.weight")
+    return found | {f"decoder.classify.{kind}": TensorSource(f"decode_head.cls.{kind}") for kind in NORM}
 
 
 def _biases(head: Head) -> dict[str, str]:

@@ -40,7 +40,7 @@ THEIR_NAMES = {"vit_base_patch8_384": "vit_base_patch8_224"}  # where timm has n
 
 
 class Variant:
-    """The settings of a variant.yml, none where there is no such file, and what was assumed for want of them."""
+    """The settings of a variant.yml, empty if there is no such file, and what had to be assumed instead."""
 
     def __init__(self, path: Path, about: Mapping[str, object]):
         """Reads `path` if it is there; `net_kwargs` as JSON text in `about`, of a .safetensors, goes before it."""

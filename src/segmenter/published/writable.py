@@ -1,4 +1,4 @@
-"""What of a model of ours a published layout can hold."""
+"""Checks that a published layout can hold a model of ours."""
 
 import math
 from collections.abc import Set
@@ -9,12 +9,12 @@ from segmenter.model.segmenter import Segmenter
 
 
 def refuse_other_parts(network: Segmenter, names: Set[str], prefix: int, layout: str) -> None:
-    """Does nothing if a network of ours has exactly the tensors that a layout can hold.
+    """Checks that a network has exactly the tensors that a layout holds.
 
     `names` are ours; `prefix` is the number of tokens before the patches, which have positions too.
 
     Raises:
-        UserError: it has others, or lacks some.
+        UserError: it has other tensors, or some are missing.
     """
     state = network.state_dict()
     other = sorted(names ^ state.keys())
@@ -22,6 +22,6 @@ def refuse_other_parts(network: Segmenter, names: Set[str], prefix: int, layout:
         other = ["encoder.vit.pos_embed"]
     if other:
         raise UserError(
-            f"{network.recipe.encoder.name} with {network.recipe.decoder.name} is built otherwise than {layout}: "
-            f"{few(other)}; save the model as a folder of our own"
+            f"{network.recipe.encoder.name} with {network.recipe.decoder.name} differs from {layout} in {few(other)}; "
+            "save the model in our own layout instead (segmenter)"
         )

@@ -1,4 +1,4 @@
-"""What there is to choose from: our decoders, the recipes, published models, timm's plain vision transformers."""
+"""The list of `segmenter models`: our decoders, the recipes, published models, timm's plain vision transformers."""
 
 import fnmatch
 import textwrap
@@ -16,10 +16,10 @@ COLUMNS = 118
 
 
 def find(pattern: str = "*") -> dict[str, list]:
-    """Decoders, and the recipes, published models and encoders whose names have this form, in plain JSON types.
+    """Decoders, and the recipes, published models and encoders whose names match the pattern, in plain JSON types.
 
     Raises:
-        UserError: nothing has such a name.
+        UserError: no name matches.
     """
     trained = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}  # names carry a tag
     encoders = sorted({name for file in FILES for name in timm.list_models(module=file)})
@@ -31,8 +31,7 @@ def find(pattern: str = "*") -> dict[str, list]:
     }
     if not any(found.values()):
         raise UserError(
-            f"no encoder, recipe or published model has a name of the form {pattern!r}; try 'vit_*', '*dino*' or "
-            "'seg-*'"
+            f"the name of no encoder, recipe or published model matches {pattern!r}; try 'vit_*', '*dino*' or 'seg-*'"
         )
     return {"decoders": list(DECODERS)} | found
 
@@ -65,7 +64,7 @@ def _published(models: list[dict]) -> list[str]:
     width = max(len(model["name"]) for model in models)
     names = f"{'name':{width}}  {'data set':14}  crop   mIoU  multi-scale  parameters"
     lines = [
-        f"{len(models)} published models: wherever MODEL is asked for, write the name; the files are downloaded once.",
+        f"{len(models)} published models: write the name wherever a command takes MODEL; files are downloaded once.",
         "mIoU in percent on the validation set, as published; sha256: first digits, where the publisher states them.",
         f"  {names}  sha256",
     ]

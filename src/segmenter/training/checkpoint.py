@@ -36,7 +36,7 @@ def refuse_taken(folder: Path) -> None:
     if (folder / "recipe.yaml").exists():
         raise UserError(f"{folder} holds another run; choose another --out, or go on with: segmenter resume {folder}")
     if folder.exists() and (not folder.is_dir() or any(not _is_left(path) for path in folder.iterdir())):
-        raise UserError(f"{folder} is no empty folder; choose another --out")
+        raise UserError(f"{folder} is not an empty folder; choose another --out")
 
 
 def _is_left(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What a run on depth learns and what it is judged by: the losses of `depth_losses`, and delta1 after alignment.
+"""What a run on depth learns, and the score that selects its best model: `depth_losses`, and delta1 after alignment.
 
 As `LabelObjective` for labels. A loss is a mean over images here, not over pixels, as its sources have it.
 """
@@ -25,15 +25,15 @@ class DepthObjective:
         self.recipe, self.settings = recipe, recipe.depth
         self.class_weights = class_weights  # none: depth has no classes
 
-    def weigh(self, report: DepthReport) -> None:
-        """Does nothing: all images weigh the same."""
+    def set_class_weights(self, report: DepthReport) -> None:
+        """Depth has no classes: all images have the same weight."""
 
-    def imagined(self, numbers: Tensor) -> Tensor:
-        """Inverse depth that means nothing (B H W) from random numbers (B H W, 0 to 1), for measurements."""
+    def random_targets(self, numbers: Tensor) -> Tensor:
+        """Meaningless inverse depth (B H W) from random numbers (B H W, 0 to 1), for measuring costs."""
         return numbers
 
     def weight(self, depth: Tensor) -> Tensor:
-        """What the true inverse depth (B H W) counts for in the mean: the number of images that can be learnt from."""
+        """The weight of the true inverse depth (B H W) in the mean: the number of images that can be learnt from."""
         return depth_losses.counts(self._learnt(depth)).sum().float()
 
     def loss(self, outputs: list[Output], depth: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class DepthObjective:
         return {name: scores[name] for name in (self.metric, "abs_rel")}
 
     def _learnt(self, depth: Tensor) -> Tensor:
-        """The true inverse depth with NaN where the loss must not look: for metric models beyond the largest depth."""
+        """The true inverse depth, with NaN where the loss ignores it: for metric models beyond the largest depth."""
         if self.settings.target == "inverse":
             return depth
         return depth.where(depth >= 1 / self.settings.max_depth, torch.nan)

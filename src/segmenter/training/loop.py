@@ -141,7 +141,7 @@ def _check(data: DataSet, root: str, objective: Objective) -> None:
             raise UserError(f"{root} has no images in the split {split!r}; training needs train and val")
     report = check(data)
     report.refuse_errors()
-    objective.weigh(report)
+    objective.set_class_weights(report)
     for text in report.warnings:
         say(f"warning: {text}")
 
@@ -216,7 +216,7 @@ class Run:
             self.network = torch.compile(self.network)
 
     @property
-    def judged(self) -> Segmenter:
+    def evaluated_model(self) -> Segmenter:
         """The model that is validated and saved: the averaged one where there is an average; every process must ask."""
         model = self.model if self.averaged is None else self.averaged.module
         return sharding.assembled(model, self.device) if self.sharded else model
@@ -382,7 +382,7 @@ class Run:
         Raises:
             Stopped: it was told to stop; nothing was logged or saved.
         """
-        judged, samples = self.judged.eval(), self.data.splits["val"]
+        judged, samples = self.evaluated_model.eval(), self.data.splits["val"]
         with self.at_once():
             counts = totals_together(judged, samples, workers=self.settings.workers, title="validate")
         if isinstance(counts, np.ndarray):

@@ -1,4 +1,4 @@
-"""What a run learns and what it is judged by: labels of pixels, by cross-entropy and mean IoU.
+"""What a run learns, and the score that selects its best model: labels of pixels, cross-entropy and mean IoU.
 
 Source: Segmenter, arXiv 2105.05633, section 4.1; auxiliary losses as in SETR, arXiv 2012.15840, section 3.2.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segmenter import upsample
 from segmenter.config import Recipe
-from segmenter.data.check import Report, median_frequency_weights
+from segmenter.data.check import LabelReport, median_frequency_weights
 from segmenter.data.samples import DataSet
 from segmenter.evaluation.metrics import Scores
 from segmenter.model.segmenter import Output
@@ -25,17 +25,17 @@ class LabelObjective:
         self.settings, self.classes = recipe.train, data.classes
         self.class_weights = class_weights  # K
 
-    def weigh(self, report: Report) -> None:
-        """Measures the class weights if the recipe wants them, by what the check of the data counted."""
+    def set_class_weights(self, report: LabelReport) -> None:
+        """Computes the class weights, if the recipe wants them, from the counts of the data check."""
         if self.settings.class_weights == "median_frequency":
             self.class_weights = torch.as_tensor(median_frequency_weights(report)).float()
 
-    def imagined(self, numbers: Tensor) -> Tensor:
-        """Targets that mean nothing (B H W) from random numbers (B H W, 0 to 1), for measurements."""
+    def random_targets(self, numbers: Tensor) -> Tensor:
+        """Meaningless targets (B H W) from random numbers (B H W, 0 to 1), for measuring costs."""
         return (numbers * len(self.classes)).long()
 
     def weight(self, labels: Tensor) -> Tensor:
-        """What the labels (B H W) count for in the mean: the number of valid pixels, or the sum of their weights."""
+        """The weight of the labels (B H W) in the mean: the number of valid pixels, or the sum of their weights."""
         valid = labels[labels != self.classes.ignore]
         if self.class_weights is None:
             return valid.new_tensor(valid.numel(), dtype=torch.float32)

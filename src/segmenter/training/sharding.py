@@ -48,7 +48,7 @@ def whole(content: object, keep: bool = True) -> object:
 
 def assembled(model: Segmenter, device: torch.device) -> Segmenter:
     """The whole model on this process's device, to validate and save; every process must call it."""
-    copy = Segmenter.described(model.describe(), auxiliary=True)
+    copy = Segmenter.from_description(model.describe(), auxiliary=True)
     copy.load_state_dict(whole(model.state_dict()))
     return copy.to(device)
 

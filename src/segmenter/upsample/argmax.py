@@ -1,7 +1,7 @@
-"""From grid logits to labels: the argmax over classes at every pixel, most of whose logits are never made.
+"""From grid logits to labels: the argmax over classes at every pixel, most of whose logits are never computed.
 
 Every pixel of a block is a convex mix of the block's points. So a class can win there only if its largest value at a
-point reaches the largest of the classes' smallest values. Of these candidates the pixels are made, and of no others.
+point reaches the largest of the classes' smallest values. Only these candidates are evaluated at the pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,11 +14,12 @@ from segmenter.upsample.candidates import Candidates, in_rows
 from segmenter.upsample.cells import budget, cells_of, check, cuda_kernels, largest
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
-from segmenter.upsample.threads import apart, each
+from segmenter.upsample.threads import each, in_own_thread
 
 POINTS = 2**17
-"""Logits at points that are looked at together: half a megabyte, so that threads have several parts to share."""
-_Find = Callable[[slice], tuple[slice, Tensor]]
+"""Logits at points that are processed together: half a megabyte, so that threads have several parts to share."""
+_LabelPiece = Callable[[slice], tuple[slice, Tensor]]
+"""One piece of an image to its rows of pixels and their labels (r W)."""
 
 
 @torch.no_grad()
@@ -26,22 +27,22 @@ _Find = Callable[[slice], tuple[slice, Tensor]]
 def labels(logits: Tensor, geometry: Geometry, dtype: torch.dtype = torch.int64) -> Tensor:
     """Logits (B*windows K h w) to labels (B H W); the first class wins a tie, and nan is the largest value.
 
-    `dtype` is the labels' own; of a large photo they are smaller as torch.uint8 (to 256 classes) or torch.int32.
+    `dtype` is that of the labels: torch.uint8 (up to 256 classes) or torch.int32 saves memory on a large photo.
     """
     check(logits, geometry)
     result = torch.empty(len(logits) // geometry.window_count, *geometry.size, dtype=dtype, device=logits.device)
 
-    def keep(images: slice, rows: slice, found: Tensor) -> None:
-        result[images, rows] = found
+    def store(images: slice, rows: slice, labels: Tensor) -> None:
+        result[images, rows] = labels
 
-    with_labels(logits, geometry, keep)
+    with_labels(logits, geometry, store)
     return result
 
 
 def with_labels(logits: Tensor, geometry: Geometry, function: Callable[[slice, slice, Tensor], object]) -> None:
-    """Calls a function, in several threads, with images, rows of pixels and their labels (images rows W).
+    """Calls a function, from several threads, with images, rows of pixels and their labels (images rows W).
 
-    Each row of each of the images of the logits (B*windows K h w) comes once.
+    Every row of every image of the logits (B*windows K h w) is passed exactly once.
     """
     kernels = cuda_kernels(logits.device)
     if kernels and largest(logits).isfinite():
@@ -50,38 +51,38 @@ def with_labels(logits: Tensor, geometry: Geometry, function: Callable[[slice, s
             function(slice(None), geometry.axes[0].blocks.pixels(part), in_rows(winners, geometry, part))
         return
 
-    def work(piece: tuple[int, slice, _Find]) -> None:
-        number, some, find = piece
-        rows, found = find(some)
-        function(slice(number, number + 1), rows, found[None])
+    def work(item: tuple[int, slice, _LabelPiece]) -> None:
+        number, piece, label_piece = item
+        rows, labels = label_piece(piece)
+        function(slice(number, number + 1), rows, labels[None])
 
     def work_on_all() -> None:
-        found = each(lambda image: _divided(image.float(), geometry), logits.split(geometry.window_count))
-        each(work, [(number, piece, find) for number, (pieces, find) in enumerate(found) for piece in pieces])
+        divided = each(lambda image: _divided(image.float(), geometry), logits.split(geometry.window_count))
+        each(work, [(number, piece, label) for number, (pieces, label) in enumerate(divided) for piece in pieces])
 
-    apart(logits.device, work_on_all)
+    in_own_thread(logits.device, work_on_all)
 
 
-def _divided(image: Tensor, geometry: Geometry) -> tuple[Iterator[slice], _Find]:
-    """Pieces of ONE image (windows K h w), and what makes one of them rows of pixels and their labels (r W)."""
+def _divided(image: Tensor, geometry: Geometry) -> tuple[Iterator[slice], _LabelPiece]:
+    """The pieces of ONE image (windows K h w), and the function that labels one of them."""
     rows, columns = (axis.blocks for axis in geometry.axes)
     peak, (height, width) = largest(image), geometry.size
     # Where points are hardly fewer than pixels, pruning costs more than it saves.
     if not peak.isfinite() or 8 * len(rows.points.cells) * len(columns.points.cells) > height * width:
         tiles = Tiles(image, geometry)
-        return tiles.rows(), lambda some: (some, tiles.band(some, lambda tile: tile.max(0).indices))
+        return tiles.rows(), lambda rows: (rows, tiles.band(rows, lambda tile: tile.max(0).indices))
     slack = 16 * torch.finfo(torch.float32).eps * peak  # rounding must never drop the winner
 
-    def find(part: slice) -> tuple[slice, Tensor]:
+    def label_part(part: slice) -> tuple[slice, Tensor]:
         cells, low = cells_of(image, geometry, part)
         winners = Candidates(cells[0], low, geometry, part, slack).winners()
         return rows.pixels(part), in_rows(winners[None], geometry, part)[0]
 
-    return _parts(image, geometry), find
+    return _parts(image, geometry), label_part
 
 
 def _parts(logits: Tensor, geometry: Geometry) -> Iterator[slice]:
-    """Rows of blocks, from the top, whose points are looked at together."""
+    """Rows of blocks, from the top, whose points are processed together."""
     rows, columns = (axis.blocks for axis in geometry.axes)
     row = len(logits) // geometry.window_count * logits.shape[1] * rows.points.step * len(columns.points.cells)
     step = max(1, budget(POINTS, logits.device) // row)

@@ -16,10 +16,10 @@ from segmenter.upsample.blocks import Blocks, make_blocks
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Pixels along one axis as convex mixes of T neighbouring cells; those of all windows stand by their position."""
+    """Pixels along one axis as convex mixes of T neighbouring cells; cells of all windows are ordered by position."""
 
     order: ndarray
-    """Window * grid + cell of each cell (N); some that no pixel mixes are left out."""
+    """Window * grid + cell of each cell (N), without those that no pixel mixes."""
     first: ndarray
     """First of the T cells of each pixel (pixels), 0 to N - T."""
     taps: ndarray
@@ -33,16 +33,16 @@ class Axis:
 
     @cached_property
     def fine(self) -> bool:
-        """Whether each pixel is one cell, and neighbours are neighbours."""
+        """Whether each pixel is exactly one cell, and neighbouring pixels are neighbouring cells."""
         return bool((self.taps.max(1) == 1).all() and (np.diff(self._heaviest) == 1).all())
 
-    def own(self, pixels: slice) -> slice:
-        """The cells that a run of pixels is, on a fine axis."""
+    def cells_at(self, pixels: slice) -> slice:
+        """The cells that coincide with a run of pixels, on a fine axis."""
         return slice(pixels.start + int(self._heaviest[0]), pixels.stop + int(self._heaviest[0]))
 
     @cached_property
     def _heaviest(self) -> ndarray:
-        """The cell with most weight in each pixel (pixels)."""
+        """The cell with the largest weight in each pixel (pixels)."""
         return self.first + self.taps.argmax(1)
 
     def matrix(self, pixels: slice) -> tuple[slice, ndarray]:
@@ -56,7 +56,7 @@ class Axis:
 
 
 class _Mix(NamedTuple):
-    """Pixels under construction, with what stays the same along a run between the same cells."""
+    """Pixels under construction; `run` stays the same along a run of pixels between the same cells."""
 
     cells: ndarray  # pixels T
     weights: ndarray  # pixels T
@@ -65,11 +65,11 @@ class _Mix(NamedTuple):
 
 @lru_cache(maxsize=256)
 def make_axis(
-    grid: int, extent: int, kept: int, starts: tuple[int, ...], final: int | None, mirrored: bool, align_corners: bool
+    grid: int, extent: int, side: int, starts: tuple[int, ...], final: int | None, mirrored: bool, align_corners: bool
 ) -> Axis:
     """The axis of a geometry from its sizes along it; `starts` are the first pixels of the windows."""
-    mix = _window(grid, extent, kept, align_corners)
-    plain = starts == (0,) and final in (None, kept)
+    mix = _window(grid, extent, side, align_corners)
+    plain = starts == (0,) and final in (None, side)
     if plain:
         order, first, taps = np.arange(grid), mix.run[:, 0], mix.weights
     else:
@@ -98,7 +98,7 @@ def _clamped(first: ndarray, taps: ndarray, count: int) -> tuple[ndarray, ndarra
 def _between(old: int, new: int, align_corners: bool) -> tuple[ndarray, ndarray]:
     """For each of `new` samples the one of `old` before it, from -1 on, and how far beyond that it lies (0 to 1).
 
-    As in torch's linear interpolation before it clamps; in whole numbers, so that alike places come out alike.
+    As in torch's linear interpolation before it clamps; in whole numbers, so that equal positions give equal results.
     """
     sample = np.arange(new)
     if align_corners:
@@ -108,27 +108,27 @@ def _between(old: int, new: int, align_corners: bool) -> tuple[ndarray, ndarray]
     return place // unit, (place % unit) / unit
 
 
-def _window(grid: int, extent: int, kept: int, align_corners: bool) -> _Mix:
+def _window(grid: int, extent: int, side: int, align_corners: bool) -> _Mix:
     """The pixels of one window."""
-    before, beyond = (values[:kept] for values in _between(grid, extent, align_corners))
+    before, beyond = (values[:side] for values in _between(grid, extent, align_corners))
     cells = np.clip(before[:, None] + [0, 1], 0, grid - 1)
     return _Mix(cells, np.stack([1 - beyond, beyond], 1), before[:, None])
 
 
 def _averaged(window: _Mix, starts: tuple[int, ...], grid: int) -> _Mix:
-    """The pixels of the canvas that windows are averaged on, with two cells from each window over them."""
-    kept, size = len(window.cells), max(starts) + len(window.cells)
-    over, seen = np.zeros(size, int), np.zeros(size, int)
+    """The pixels of the canvas that windows are averaged on, each with two cells of every window that covers it."""
+    side, size = len(window.cells), max(starts) + len(window.cells)
+    over, filled = np.zeros(size, int), np.zeros(size, int)
     for start in starts:
-        over[start : start + kept] += 1
+        over[start : start + side] += 1
     most = over.max()
     cells, weights, run = np.zeros((size, most, 2), int), np.zeros((size, most, 2)), np.full((size, most), -2)
     for number, start in enumerate(starts):
-        here = np.arange(start, start + kept)
-        cells[here, seen[here]] = window.cells + number * grid
-        weights[here, seen[here]] = window.weights / over[here, None]
-        run[here, seen[here]] = window.run[:, 0] + number * (grid + 1)
-        seen[here] += 1
+        here = np.arange(start, start + side)
+        cells[here, filled[here]] = window.cells + number * grid
+        weights[here, filled[here]] = window.weights / over[here, None]
+        run[here, filled[here]] = window.run[:, 0] + number * (grid + 1)
+        filled[here] += 1
     return _Mix(cells.reshape(size, -1), weights.reshape(size, -1), run)
 
 
@@ -136,7 +136,7 @@ def _resized(canvas: _Mix, final: int) -> _Mix:
     """The pixels after a resize without align_corners."""
     before, beyond = _between(len(canvas.cells), final, align_corners=False)
     left, right = np.clip(before[:, None] + [0, 1], 0, len(canvas.cells) - 1).T
-    clamped = left == right  # beyond the outermost samples nothing changes any more
+    clamped = left == right  # nothing changes beyond the outermost samples
     return _Mix(
         np.hstack([canvas.cells[left], canvas.cells[right]]),
         np.hstack([canvas.weights[left] * (1 - beyond[:, None]), canvas.weights[right] * beyond[:, None]]),

@@ -1,4 +1,4 @@
-"""Pixel logits of one image, tile by tile, so that no tensor has K x H x W elements."""
+"""Pixel logits of one image, tile by tile: no tensor has K x H x W elements."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,24 +10,25 @@ from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
 
 TILE = 2**18
-"""Elements of a tile: one megabyte, so that what is done with them finds them in the cache."""
+"""Elements of a tile: one megabyte, so that the operations on it find it in the cache."""
 WIDTH = 64
-"""Columns of a tile: few cells lie under them, and a product with few cells costs little."""
+"""Columns of a tile: they lie over few cells, and a product with few cells costs little."""
 TOGETHER = 8
-"""Tiles beside each other that may be kept at full height."""
+"""Neighbouring tiles that may be held in memory at full height."""
 
 
 class Tiles:
     """Pixel logits of ONE image (windows K h w).
 
-    A pixel is not finite where a cell with a weight in it is not: infinite, or nan where infinities meet or a nan is.
+    A pixel is not finite where a cell with a weight in it is not: it is infinite, or nan where any cell is nan or
+    infinities of both signs meet.
     """
 
     def __init__(self, image: Tensor, geometry: Geometry):
         image = image.float()
         self.geometry, self.classes = geometry, image.shape[1]
         self.finite = bool(largest(image).isfinite())
-        if not self.finite:  # zero times nan would be nan: what is not a number is mixed apart from the numbers
+        if not self.finite:  # zero times nan would be nan: mix the finite numbers and the rest separately
             image = torch.cat([image.nan_to_num(0, 0, 0), image.isnan(), image == torch.inf, image == -torch.inf], 1)
         self.image, columns = image, geometry.axes[1]
         self.width = columns.pixels if columns.fine else WIDTH
@@ -39,7 +40,7 @@ class Tiles:
             self.weights.append((cells, torch.from_numpy(matrix).to(image.device).T))
 
     def rows(self, whole: bool = False) -> Iterator[slice]:
-        """Rows of pixels, from the top, for tiles of the usual size; fewer where they are kept `whole`."""
+        """Rows of pixels, from the top, for tiles of the usual size; fewer rows where bands are held `whole`."""
         tiles = -(-len(self.columns) // TOGETHER) if whole else 1
         step = max(1, budget(TILE, self.image.device) // (self.classes * self.width * tiles))
         for top in range(0, self.geometry.size[0], step):
@@ -50,29 +51,29 @@ class Tiles:
         """Some rows of pixels, not yet enlarged along the columns (K r N)."""
         axis = self.geometry.axes[0]
         if axis.fine:
-            return cell_rows(self.image, self.geometry, axis.own(pixels))[0]
+            return cell_rows(self.image, self.geometry, axis.cells_at(pixels))[0]
         rows, matrix = axis.matrix(pixels)
         cells = cell_rows(self.image, self.geometry, rows)[0]  # K n N
         return torch.from_numpy(matrix).to(cells.device) @ cells
 
     @exact
     def tile(self, row: Tensor, number: int) -> Tensor:
-        """Such a row to logits (K r c) of its columns of that number."""
+        """Such rows to the logits (K r c) of the tile with that number."""
         if self.weights:
             cells, weights = self.weights[number]
             tile = row[..., cells] @ weights
         else:
-            tile = row[..., self.geometry.axes[1].own(self.columns[number])]
+            tile = row[..., self.geometry.axes[1].cells_at(self.columns[number])]
         return tile if self.finite else _not_finite(tile)
 
     def band(self, rows: slice, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a function makes of the tiles (K r c to ... r c) of some rows of pixels, put together."""
+        """A function's results for the tiles (K r c to ... r c) of some rows of pixels, joined along the columns."""
         row = self.row(rows)
         return torch.cat([function(self.tile(row, number)) for number in range(len(self.columns))], -1)
 
 
 def _not_finite(tile: Tensor) -> Tensor:
-    """Numbers, and where nan, infinity and minus infinity take part (4K r c), to logits (K r c)."""
+    """Numbers, and the shares of nan, infinity and minus infinity (4K r c), to logits (K r c)."""
     numbers, nan, high, low = tile.unflatten(0, (4, -1))
     numbers = numbers.masked_fill(high > 0, torch.inf).masked_fill(low > 0, -torch.inf)
     return numbers.masked_fill((nan > 0) | ((high > 0) & (low > 0)), torch.nan)

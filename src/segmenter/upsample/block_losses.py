@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segmenter.upsample.cells import cuda_kernels
-from segmenter.upsample.formulas import CrossEntropy, Found, added, dice_of, hardest
+from segmenter.upsample.formulas import CrossEntropy, LossAndGradient, added, dice_of, hardest
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.stream import Gradient, Row, Stream
 
@@ -15,25 +15,25 @@ TINY = torch.finfo(torch.float32).tiny
 
 def cross_entropy(
     logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, options: CrossEntropy, wanted: bool
-) -> Found:
+) -> LossAndGradient:
     """Logits (B*windows K h w) against labels (B H W) to sums over pixels and, if `wanted`, the gradient."""
     stream = Stream(logits, labels, geometry, ignore)
     if options.hard is not None:
-        stream.kept = hardest(_chances(stream), options)
+        stream.selected = hardest(_chances(stream), options)
     gradient = Gradient(stream) if wanted else None
     loss, divisor = _cross_entropy(stream, gradient, options)
-    return Found(loss, divisor, gradient and gradient.of_logits())
+    return LossAndGradient(loss, divisor, gradient and gradient.of_logits())
 
 
-def dice(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, wanted: bool) -> Found:
-    """The same with the soft Dice loss itself, and the number of pixels."""
+def dice(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, wanted: bool) -> LossAndGradient:
+    """The same for the soft Dice loss; its divisor is the number of pixels."""
     stream = Stream(logits, labels, geometry, ignore)
     loss, pixels, *derivatives = dice_of(*_dice_sums(stream))
     if not wanted:
-        return Found(loss, pixels, None)
+        return LossAndGradient(loss, pixels, None)
     gradient = Gradient(stream)
     stream.each_row(lambda row: _add_dice(gradient.of_row(row), row, *derivatives))
-    return Found(loss, pixels, gradient.of_logits())
+    return LossAndGradient(loss, pixels, gradient.of_logits())
 
 
 def _cross_entropy(stream: Stream, gradient: Gradient | None, options: CrossEntropy) -> tuple[Tensor, Tensor]:
@@ -41,11 +41,11 @@ def _cross_entropy(stream: Stream, gradient: Gradient | None, options: CrossEntr
     weight, smoothing = options.weight, options.smoothing
     if weight is None:
         weight = stream.cells.new_ones(stream.cells.shape[-1])
-    even = smoothing / len(weight)  # what each class has of the target wherever it is not the true one
+    even = smoothing / len(weight)  # each class's share of the target where it is not the true one
     whole = weight.sum() * even
 
     def targets(labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight of the pixels, and what their targets hold of the true class and of all classes together."""
+        """Weight of the pixels, and the shares of the true class and of all classes together in their targets."""
         pixels = weight[labels] * counts
         true = (1 - smoothing) * pixels if even else pixels
         return pixels, true, true + whole * counts if even else true
@@ -58,7 +58,7 @@ def _cross_entropy(stream: Stream, gradient: Gradient | None, options: CrossEntr
         return loss, pixels.sum()
 
     def of_row(row: Row) -> Tensor:
-        """The sums of a row of blocks."""
+        """The sums over a row of blocks."""
         pixels, true, every = targets(row.labels, row.counts)
         labels, rest, back = row.labels[..., None], even * row.counts, row.weights.mT
         share = true / every.clamp(min=TINY)  # of the true class in its pixel's target

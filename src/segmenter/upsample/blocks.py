@@ -1,8 +1,8 @@
 """Blocks of pixels along an axis, the cells they mix, and the points they lie between; imports NumPy alone.
 
 Along a run of pixels between the same cells the mix of those cells changes evenly, whatever the chain of operations
-was, so that all of the run lies between its two ends. A block is a run, several short ones or a part of a long one;
-what holds at its points, which are cells or ends of runs, bounds all that happens in it.
+was: all of the run lies between its two ends. A block is a run, several short ones, or a part of a long one; the
+values at its points, which are cells or ends of runs, bound the values at all of its pixels.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 SHORT, LONG = 8, 24
-"""Pixels: shorter runs are put together, longer ones divided."""
+"""Pixels: shorter runs are joined, longer ones divided."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class Blocks:
     """Blocks of pixels, each a convex mix of S cells; all have L places, of which some may be unused."""
 
     cells: ndarray
-    """Cells of each block (blocks S); at the border one may stand more than once."""
+    """Cells of each block (blocks S); at the border one may occur more than once."""
     weights: ndarray
-    """Their weights at each place (blocks L S float32), or (1 L S) where all blocks are alike."""
+    """Their weights at each place (blocks L S float32), or (1 L S) where they are the same in all blocks."""
     places: ndarray
     """Place of each pixel, block * L + place in the block, ascending."""
     points: Points
@@ -66,8 +66,8 @@ class Blocks:
 def make_blocks(first: ndarray, taps: ndarray, count: int, runs: ndarray, plain: bool) -> Blocks:
     """Pixels that mix T of `count` cells, from `first` on, with `taps` (pixels T), and borders of runs, to blocks.
 
-    `first` may lie beyond the border cells, which are then meant: so the runs there are as all others. `plain` is one
-    window without another resize, whose runs follow each other regularly.
+    `first` may lie beyond the border cells, which then stand in: so the runs there are like all others. `plain` means
+    one window without a further resize, whose runs follow each other regularly.
     """
     parts = -(-np.diff(runs) // LONG)
     divided = [
@@ -91,7 +91,7 @@ def make_blocks(first: ndarray, taps: ndarray, count: int, runs: ndarray, plain:
 
 
 def _borders(runs: ndarray, first: ndarray, taps: int, plain: bool) -> ndarray:
-    """Borders of blocks of whole runs: of at least SHORT pixels, unless these have many more cells."""
+    """Borders of blocks of whole runs: at least SHORT pixels each, unless they mix many more cells."""
     pixels = runs[-1]
     if plain:  # a fixed number of runs, which makes blocks alike
         a_pixel = (len(runs) - 1) / pixels
@@ -123,7 +123,7 @@ def _by_cells(first: ndarray, taps: ndarray, borders: ndarray) -> tuple[ndarray,
 
 
 def _between_ends(first: ndarray, taps: ndarray, runs: ndarray, borders: ndarray) -> Points:
-    """Both ends of each run in a block: its first and its last pixel, once where they are one."""
+    """Both ends of each run in a block: its first and its last pixel, or once where they are the same."""
     start, last = runs[:-1], runs[1:] - 1
     block = np.searchsorted(borders, start, "right") - 1
     number = 1 + (last > start)
@@ -137,7 +137,7 @@ def _between_ends(first: ndarray, taps: ndarray, runs: ndarray, borders: ndarray
 
 
 def _alike(weights: ndarray, places: ndarray) -> ndarray:
-    """The weights of all blocks (blocks L S), or of one (1 L S) if it serves for all pixels."""
+    """The weights of all blocks (blocks L S), or of one (1 L S) if they fit all pixels."""
     used = np.zeros(weights.shape[:2], bool)
     used.flat[places] = True
     model = weights[used.sum(1).argmax()]

@@ -10,16 +10,16 @@ from segmenter.upsample.cells import at_points, taken
 from segmenter.upsample.geometry import Geometry
 
 PIXELS = 2**17
-"""Pixels that are worked on together: what is known of each, 16 bytes, stays in the cache."""
+"""Pixels that are processed together: 16 bytes each, which stay in the cache."""
 
 
 class Candidates:
     """Pairs of a block and a class that may win there, block by block, classes in ascending order."""
 
     def __init__(self, cells: Tensor, low: int, geometry: Geometry, part: slice, slack: Tensor):
-        """Logits of the cells of some rows of blocks (rows columns K); the first row is `low`.
+        """Takes the logits of the cells of some rows of blocks (rows columns K); the first row is `low`.
 
-        A class that is below another one by less than the slack is not left out.
+        A class that is below another one by less than the slack remains a candidate.
         """
         self.part = part
         self.rows, self.columns = (axis.blocks for axis in geometry.axes)
@@ -29,7 +29,7 @@ class Candidates:
         self.first = self.count.cumsum(0) - self.count
         block, self.class_of = possible.flatten(0, 1).nonzero().T  # pairs
         self.classes = possible.shape[2]
-        self.at_cells = cells.flatten()[self._where(cells, low)[block] + self.class_of[:, None]]  # pairs S*T
+        self.at_cells = cells.flatten()[self._offsets(cells, low)[block] + self.class_of[:, None]]  # pairs S*T
 
     def _possible(self, values: Tensor, slack: Tensor) -> Tensor:
         """Values at points (points points K) to whether a class can win in a block (blocks blocks K)."""
@@ -41,8 +41,8 @@ class Candidates:
             high = reduce(torch.maximum, [high[points] for points in slices])
         return high >= low.amax(2, keepdim=True) - slack
 
-    def _where(self, cells: Tensor, low: int) -> Tensor:
-        """Where the cells of each block begin in all of them, flat (blocks S*T)."""
+    def _offsets(self, cells: Tensor, low: int) -> Tensor:
+        """Where the logits of each block's cells begin in the flattened cells (blocks S*T)."""
         down = torch.from_numpy(self.rows.cells[self.part] - low).to(cells.device)[:, None, :, None]  # n 1 S 1
         along = torch.from_numpy(self.columns.cells).to(cells.device)[None, :, None]  # 1 m 1 T
         return ((down * cells.shape[1] + along) * cells.shape[2]).flatten(2).flatten(0, 1)
@@ -52,7 +52,7 @@ class Candidates:
         places = self.rows.length * self.columns.length
         dtype = torch.uint8 if self.classes <= 256 else torch.int32
         labels = self.class_of[self.first].to(dtype)[:, None].repeat(1, places)  # blocks P*Q
-        # Blocks with most candidates first: then those that have another one are always the first ones.
+        # Blocks with the most candidates first: then those that have one more are always a leading part.
         count, order = self.count.sort(descending=True)
         contested = int((count > 1).sum())
         step = max(1, PIXELS // places)
@@ -67,7 +67,7 @@ class Candidates:
         """Winners (blocks P*Q) in blocks ordered by their number of candidates, the largest number first."""
         best, value, better, winner = scratch[:, : len(blocks)]
         mix, number = self._mixer(blocks), torch.arange(int(count[0]), device=blocks.device)[:, None]
-        there = number < count  # candidates blocks: each block's first candidates, then the second ones ...
+        there = number < count  # candidates blocks: every block's first candidate, then every second one ...
         pairs = (self.first[blocks] + number)[there]
         at_cells, labels = self.at_cells[pairs], self.class_of[pairs].float()[:, None]
         start = 0
@@ -101,7 +101,7 @@ class Candidates:
 
 
 def in_rows(labels: Tensor, geometry: Geometry, part: slice) -> Tensor:
-    """Labels at the places of some rows of blocks (B blocks blocks P*Q) to rows of pixels (B r W)."""
+    """Labels at the places of some rows of blocks (B blocks blocks P*Q) in rows of pixels (B r W)."""
     rows, columns = (axis.blocks for axis in geometry.axes)
     labels = labels.unflatten(3, (rows.length, columns.length)).transpose(2, 3).flatten(3).flatten(1, 2)
     places = rows.places[rows.pixels(part)] - part.start * rows.length

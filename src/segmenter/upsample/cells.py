@@ -14,7 +14,7 @@ FAR = -60.0
 
 
 def budget(elements: int, device: torch.device) -> int:
-    """What is worked on together: as given on a CPU, whose cache it fits; enough to fill other devices."""
+    """How many elements to process together: as given on a CPU, to fit its cache; enough to fill other devices."""
     return elements if device.type == "cpu" else 64 * elements
 
 
@@ -53,7 +53,7 @@ def at_points(cells: Tensor, geometry: Geometry, part: slice, low: int) -> Tenso
 
 
 def taken(values: Tensor, index: np.ndarray, dim: int) -> Tensor:
-    """Some of the values along a dimension, without a copy where they follow each other."""
+    """Some of the values along a dimension, without a copy where they are contiguous."""
     if (np.diff(index) == 1).all():
         return values.narrow(dim, int(index[0]), len(index))
     return values.index_select(dim, torch.from_numpy(index).to(values.device))
@@ -75,10 +75,10 @@ def largest(logits: Tensor) -> Tensor:
 
 
 def normalized(logits: Tensor) -> tuple[Tensor, bool]:
-    """Logits (B*windows K h w) less each cell's largest one, and whether none is far below it.
+    """Logits (B*windows K h w) minus each cell's largest one, and whether none is far below it.
 
-    The probabilities at the pixels stay the same, since what is taken from a cell is taken from all classes, and no
-    pixel's logit is above zero. Where none is far below, exponentials need no other shift.
+    The probabilities at the pixels stay the same, since the same number is subtracted from all classes of a cell, and
+    no pixel's logit is above zero. Where none is far below, exponentials need no other shift.
     """
     logits = logits.float()
     shifted = logits - logits.amax(1, keepdim=True)
@@ -88,7 +88,7 @@ def normalized(logits: Tensor) -> tuple[Tensor, bool]:
 
 
 def cuda_kernels(device: torch.device) -> ModuleType | None:
-    """Our kernels in Triton where they can run."""
+    """Our Triton kernels, where they can run."""
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return None
     return importlib.import_module("segmenter.upsample.cuda")

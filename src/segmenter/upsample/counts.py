@@ -16,10 +16,10 @@ from segmenter.upsample.precision import exact
 def confusion(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int = 255) -> Tensor:
     """Logits (B*windows K h w) and true labels (B H W) to counts (K K int64): row true, column predicted.
 
-    No label map is made of the prediction.
+    No label map of the prediction is built.
 
     Raises:
-        ValueError: logits or labels do not fit the geometry, or a true label is no class.
+        ValueError: logits or labels do not fit the geometry, or a true label is not a class.
     """
     check(logits, geometry)
     classes = logits.shape[1]
@@ -40,7 +40,7 @@ def count(predicted: Tensor, labels: Tensor, classes: int, ignore: int = 255) ->
     """Predicted and true labels of one shape to counts (K K int64): row true, column predicted.
 
     Raises:
-        ValueError: the shapes differ, or a true label is no class.
+        ValueError: the shapes differ, or a true label is not a class.
     """
     _same_shape(predicted.shape, labels.shape)
     ignored = labels == ignore

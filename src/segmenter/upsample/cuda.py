@@ -1,8 +1,8 @@
-"""Triton kernels for CUDA: labels, and the loss with its gradient. A program has one block of pixels, class by class.
+"""Triton kernels for CUDA: labels, and the loss with its gradient. A program does one block of pixels, class by class.
 
-All pixels of a block mix the same few cells, so that a class costs a program a few numbers from the cache. Each
-program writes its own part of the gradient; what meets in a cell is added afterwards, in one order always. The rest
-of this package is what the kernels must agree with, and takes their place on other devices.
+All pixels of a block mix the same few cells, so a class costs a program only a few numbers from the cache. Each
+program writes its own part of the gradient; the parts are added afterwards, always in the same order. The kernels must
+agree with the rest of this package, which takes their place on other devices.
 """
 
 import torch
@@ -44,7 +44,7 @@ def _labels(
     winner = tl.zeros([ROWS, COLUMNS], tl.int32)
     for label in range(1, classes):
         value = _pixels(cells + label, row_cells, column_cells, down, along, width, classes, P, Q, S, T, ROWS, COLUMNS)
-        winner = tl.where(value > best, label, winner)  # of equals the first one stays
+        winner = tl.where(value > best, label, winner)  # the first of equals stays
         best = tl.maximum(best, value)
     rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     inside = (rows < P)[:, None] & (columns < Q)[None, :]
@@ -92,7 +92,7 @@ def _cross_entropy(
 
 
 class _Call:
-    """What both kernels are told of cells (B rows columns K; the first row is `low`) and some rows of blocks."""
+    """The arguments of both kernels for cells (B rows columns K; the first row is `low`) and some rows of blocks."""
 
     def __init__(self, cells: Tensor, low: int, geometry: Geometry, part: slice):
         rows, columns = (axis.blocks for axis in geometry.axes)

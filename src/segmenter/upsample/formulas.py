@@ -1,4 +1,4 @@
-"""What the losses over blocks and those over tiles share: options, which pixels are hard, Dice from its sums."""
+"""What the losses over blocks and over tiles share: options, the choice of hard pixels, Dice from its sums."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """What `losses.cross_entropy` was asked for."""
+    """The options of `losses.cross_entropy`."""
 
     weight: Tensor | None
     """Of the classes (K float32); None: 1."""
@@ -19,7 +19,7 @@ class CrossEntropy:
     hard_share: float
 
 
-class Found(NamedTuple):
+class LossAndGradient(NamedTuple):
     """A loss with its gradient."""
 
     loss: Tensor
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 def added(sums: list[Tensor]) -> Tensor:
-    """Sums over parts of the pixels to those over all, in the order given."""
+    """Sums over parts of the pixels, added up in the order given."""
     return torch.stack(sums).sum(0)
 
 

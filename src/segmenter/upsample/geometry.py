@@ -1,17 +1,17 @@
-"""How a grid of logits lies on the pixels that are wanted; imports NumPy alone.
+"""How a grid of logits lies on the pixels wanted; imports NumPy alone.
 
 Enlarging, cropping the padding away, averaging overlapping windows and a final resize are all linear and separable:
 any chain of them is rows @ grid @ columns.T with thin matrices, each of which `Axis` holds as a few cells a pixel.
 Windows form a product grid, so that their cells along an axis are those of one long axis, and the number of windows
 over a pixel is a product too and folds into the weights.
 
-The words of this folder, along an axis of three cells of 8 pixels each, of whose 24 pixels 20 are kept:
+The terms of this folder, along an axis of three cells of 8 pixels each, of whose 24 pixels 20 are kept:
 
     cells        0       1       2       logits of the grid, each in the middle of its 8 pixels
     pixels       ####++++++++--------    each a convex mix of the cells beside it
     blocks  |....####|++++++++|--------| pixels that mix the same cells: 0 and 0, 0 and 1, 1 and 2
-    places   01234567 01234567 01234567  of a block; one without a pixel (.) is not used
-    points  0        0        1        2 what a block's pixels lie between: here cells, else ends of runs of pixels
+    places   01234567 01234567 01234567  of a block; those without a pixel (.) are not used
+    points  0        0        1        2 what a block's pixels lie between: here cells, elsewhere ends of runs
 
 A *part* is some rows of blocks whose labels are found together, a *band* some rows of pixels, a *tile* some columns
 of a band. A *piece* is whichever of them a thread takes next.
@@ -39,25 +39,25 @@ class Geometry:
     windows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     """First row of each row of windows and first column of each column of windows; overlaps are averaged."""
     final: Size | None = None
-    """Size of a last bilinear resize (align_corners=False); None: there is none."""
+    """Size of a last bilinear resize (align_corners=False); None: no resize."""
     mirrored: bool = False
-    """The logits are of the left-right mirror image; the pixels are turned back."""
+    """The logits belong to the left-right mirror image; the pixels are mirrored back."""
     align_corners: bool = False
     """How the grid is enlarged to the extent, as in torch's interpolate."""
 
     def __post_init__(self):
-        sizes = [self.grid, self.extent, self.kept, *([self.final] if self.final else [])]
+        sizes = [self.grid, self.extent, self.window_size, *([self.final] if self.final else [])]
         if any(side < 1 for size in sizes for side in size):
             raise ValueError(f"every size of a Geometry must be at least 1 pixel or cell: {self}")
-        if any(kept > extent for kept, extent in zip(self.kept, self.extent, strict=True)):
+        if any(side > extent for side, extent in zip(self.window_size, self.extent, strict=True)):
             raise ValueError(f"content {self.content} is larger than extent {self.extent}")
-        for starts, side in zip(self.windows or (), self.kept, strict=False):
+        for starts, side in zip(self.windows or (), self.window_size, strict=False):
             ordered = sorted(starts)
             if ordered[:1] != [0] or any(after - before > side for before, after in pairwise(ordered)):
                 raise ValueError(f"windows of {side} pixels at {starts} do not cover all pixels from 0 on")
 
     @property
-    def kept(self) -> Size:
+    def window_size(self) -> Size:
         """Pixels (H, W) of one window after cropping."""
         return self.content or self.extent
 
@@ -83,7 +83,7 @@ class Geometry:
             make_axis(
                 self.grid[i],
                 self.extent[i],
-                self.kept[i],
+                self.window_size[i],
                 tuple(self.windows[i]) if self.windows else (0,),
                 self.final[i] if self.final else None,
                 self.mirrored and i == 1,
@@ -95,5 +95,5 @@ class Geometry:
     @property
     def _canvas(self) -> Size:
         if self.windows is None:
-            return self.kept
-        return tuple(max(starts) + side for starts, side in zip(self.windows, self.kept, strict=True))
+            return self.window_size
+        return tuple(max(starts) + side for starts, side in zip(self.windows, self.window_size, strict=True))

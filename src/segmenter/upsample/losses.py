@@ -1,4 +1,4 @@
-"""Losses between grid logits and pixel labels. Their gradients are made with them, some pixels at a time."""
+"""Losses between grid logits and pixel labels, computed together with their gradients, some pixels at a time."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from segmenter.upsample import block_losses, pixel_losses
 from segmenter.upsample.cells import check
-from segmenter.upsample.formulas import CrossEntropy, Found
+from segmenter.upsample.formulas import CrossEntropy, LossAndGradient
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
-from segmenter.upsample.threads import apart, each
+from segmenter.upsample.threads import each, in_own_thread
 
 TINY = torch.finfo(torch.float32).tiny
 REDUCTIONS = ("mean", "sum", "all_pixels")
@@ -42,13 +42,13 @@ def cross_entropy(
         hard_share: ... and, of all that were valid, this share with the least in any case.
 
     Raises:
-        ValueError: logits or labels do not fit the geometry, a label is no class, or another reduction.
+        ValueError: logits or labels do not fit the geometry, a label is not a class, or the reduction is unknown.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; choose {', '.join(map(repr, REDUCTIONS))}")
     weight = None if weight is None else weight.to(logits.device, torch.float32)
     options = CrossEntropy(weight, smoothing, hard, hard_share)
-    loss = partial(_way(logits, geometry).cross_entropy, options=options)
+    loss = partial(_implementation(logits, geometry).cross_entropy, options=options)
     total, divisor = _with_gradient(loss, logits, labels, geometry, ignore)
     if reduction == "sum":
         return total, divisor
@@ -65,34 +65,34 @@ def dice(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int = 255) 
     Source: V-Net, arXiv 1606.04797, without its squares and with the usual 1 that steadies small classes.
 
     Raises:
-        ValueError: logits or labels do not fit the geometry, or a label is no class.
+        ValueError: logits or labels do not fit the geometry, or a label is not a class.
     """
-    return _with_gradient(_way(logits, geometry).dice, logits, labels, geometry, ignore)[0]
+    return _with_gradient(_implementation(logits, geometry).dice, logits, labels, geometry, ignore)[0]
 
 
 @exact
 def _with_gradient(
     loss: Callable, logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int
 ) -> tuple[Tensor, Tensor]:
-    """A loss that autograd knows, and the weight of the pixels in it."""
+    """A loss that autograd can differentiate, and the weight of the pixels in it."""
     wanted = logits.requires_grad and torch.is_grad_enabled()
 
-    def work() -> Found:
+    def work() -> LossAndGradient:
         _check(logits, labels, geometry, ignore)
         return loss(logits, labels, geometry, ignore=ignore, wanted=wanted)
 
     with torch.no_grad():
-        value, divisor, known = apart(logits.device, work)
-    return (_Known.apply(logits, value, known) if wanted else value), divisor
+        value, divisor, gradient = in_own_thread(logits.device, work)
+    return (_Precomputed.apply(logits, value, gradient) if wanted else value), divisor
 
 
-def _way(logits: Tensor, geometry: Geometry) -> ModuleType:
-    """How the losses are made: by blocks, or where that is slower, by torch's own operations."""
+def _implementation(logits: Tensor, geometry: Geometry) -> ModuleType:
+    """The module that computes the losses: by blocks or, where that is slower, by torch's own operations."""
     return pixel_losses if pixel_losses.suits(logits, geometry) else block_losses
 
 
-class _Known(torch.autograd.Function):
-    """A loss of logits whose gradient is known already."""
+class _Precomputed(torch.autograd.Function):
+    """A loss of logits whose gradient has already been computed."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ def _check(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int) -> N
     wanted = (len(logits) // geometry.window_count, *geometry.size)
     if tuple(labels.shape) != wanted:
         raise ValueError(f"labels of shape {tuple(labels.shape)} do not fit the pixels {wanted} of the geometry")
-    found = each(lambda part: part.masked_fill(part == ignore, 0).aminmax(), labels)
-    least, most = int(min(low for low, _ in found)), int(max(high for _, high in found))
+    ranges = each(lambda part: part.masked_fill(part == ignore, 0).aminmax(), labels)
+    least, most = int(min(low for low, _ in ranges)), int(max(high for _, high in ranges))
     if least < 0 or most >= logits.shape[1]:
         wrong = least if least < 0 else most
         raise ValueError(f"the labels hold {wrong}, but there are {logits.shape[1]} classes, and {ignore} is ignored")

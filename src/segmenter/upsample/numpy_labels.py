@@ -1,6 +1,6 @@
 """From grid logits to labels in NumPy alone, for clients of exported models: `labels`, as `upsample.labels` in torch.
 
-An exported model that answers with grid logits sends a 256th of what full logits would be; the labels are made here.
+An exported model that answers with grid logits sends a 256th of the full logits; the labels are computed here.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from segmenter.upsample.geometry import Geometry
 
 BAND = 2_000_000
-"""Pixel logits of a band of rows, where none are left out."""
+"""Pixel logits of a band of rows, where all classes are computed."""
 
 
 def labels(logits: ndarray, geometry: Geometry) -> ndarray:
@@ -37,7 +37,7 @@ def labels(logits: ndarray, geometry: Geometry) -> ndarray:
 
 
 def _cells(image: ndarray, geometry: Geometry, rows: slice) -> ndarray:
-    """Logits (R C K h w) to those of some rows of cells in the order of the axes (rows columns K)."""
+    """Logits (R C K h w) of some rows of cells, in the order of the axes (rows columns K)."""
     down, along = (axis.order for axis in geometry.axes)
     windows, within = np.divmod(down[rows], geometry.grid[0])
     cells = image[windows, :, :, within].transpose(0, 1, 3, 2)  # rows C w K
@@ -67,7 +67,7 @@ def _fill_by_blocks(image: ndarray, geometry: Geometry, out: ndarray) -> None:
 
 
 def _possible(cells: ndarray, geometry: Geometry, row: int, low: int, slack: float) -> ndarray:
-    """Cells of a row of blocks (rows columns K; the first row is `low`) to which classes can win (blocks K)."""
+    """From the cells of a row of blocks (rows columns K; the first row is `low`), which classes can win (blocks K)."""
     rows, columns = (axis.blocks for axis in geometry.axes)
     here, points = rows.points_of(slice(row, row + 1)), columns.points
     values = (cells[rows.points.cells[here] - low] * rows.points.taps[here][..., None, None]).sum(1)

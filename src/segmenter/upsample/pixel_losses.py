@@ -1,7 +1,7 @@
 """Losses by torch's own operations on pixel logits, tile by tile.
 
-What blocks save by sharing cells among all their places is nothing where the pixels are the cells, and less than
-their bookkeeping costs where there are few classes.
+Blocks save work because all their places share a few cells. Where the pixels are the cells there is nothing to share,
+and with few classes the saving is smaller than the cost of the bookkeeping.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segmenter.upsample.axis import Axis
 from segmenter.upsample.cells import cell_rows
-from segmenter.upsample.formulas import CrossEntropy, Found, added, dice_of, hardest
+from segmenter.upsample.formulas import CrossEntropy, LossAndGradient, added, dice_of, hardest
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.threads import each
 
@@ -28,11 +28,11 @@ NEAR = 4
 SMALL = 2**16
 """Elements of a tile: torch's loss and its gradient take several times as much memory."""
 SIDE = 64
-"""Least rows and columns of a tile: mixing more of them at once costs more products, mixing less more often."""
+"""Fewest rows and columns of a tile: larger ones cost more products, smaller ones mix cells more often."""
 Where = tuple[slice, slice, slice]
 """Images (one), rows and columns of a tile in the pixels (B H W)."""
 Function = Callable[[Tensor, Where], Tensor]
-"""Pixel logits of a tile (1 K r c) to values, of which the first is what the gradient is of."""
+"""Pixel logits of a tile (1 K r c) to values, the first of which is differentiated."""
 
 
 def suits(logits: Tensor, geometry: Geometry) -> bool:
@@ -44,7 +44,7 @@ def suits(logits: Tensor, geometry: Geometry) -> bool:
 
 def cross_entropy(
     logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, options: CrossEntropy, wanted: bool
-) -> Found:
+) -> LossAndGradient:
     """Logits (B K h w) against labels (B H W) to sums over pixels and, if `wanted`, the gradient."""
     pixels, weight = _Pixels(logits, geometry), options.weight
     if options.hard is not None:
@@ -57,8 +57,8 @@ def cross_entropy(
             return chances.new_zeros(1)
 
         pixels.sums(look)
-        kept = hardest(chances, options)
-        labels = labels if kept is None else labels.long().masked_fill(~kept, ignore)
+        hard = hardest(chances, options)
+        labels = labels if hard is None else labels.long().masked_fill(~hard, ignore)
 
     def loss(tile: Tensor, where: Where) -> Tensor:
         here = labels[where].long()
@@ -70,11 +70,11 @@ def cross_entropy(
         return torch.stack([found, divisor])
 
     (total, divisor), gradient = pixels.sums_and_gradient(loss) if wanted else (pixels.sums(loss), None)
-    return Found(total, divisor, gradient)
+    return LossAndGradient(total, divisor, gradient)
 
 
-def dice(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, wanted: bool) -> Found:
-    """The same with the soft Dice loss itself, and the number of pixels."""
+def dice(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, wanted: bool) -> LossAndGradient:
+    """The same for the soft Dice loss; its divisor is the number of pixels."""
     pixels, classes = _Pixels(logits, geometry), logits.shape[1]
 
     def chances(tile: Tensor, where: Where) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,11 +92,11 @@ def dice(logits: Tensor, labels: Tensor, geometry: Geometry, ignore: int, wanted
     loss, number, by_common, by_found = dice_of(*pixels.sums(look))
 
     def slope(tile: Tensor, where: Where) -> Tensor:
-        """What has the loss's gradient."""
+        """A value with the same gradient as the loss."""
         found, of_true, true = chances(tile, where)
         return ((by_common[true] * of_true).sum() + (by_found @ found).sum())[None]
 
-    return Found(loss, number, pixels.sums_and_gradient(slope)[1] if wanted else None)
+    return LossAndGradient(loss, number, pixels.sums_and_gradient(slope)[1] if wanted else None)
 
 
 class _Mixer(NamedTuple):
@@ -104,9 +104,9 @@ class _Mixer(NamedTuple):
 
     pixels: slice
     cells: slice
-    """What they mix."""
+    """The cells that they mix."""
     matrix: Tensor | None
-    """Their weights (pixels cells); None: each is one cell."""
+    """Their weights (pixels cells); None: each pixel is one cell."""
 
 
 class _Pixels:
@@ -174,7 +174,7 @@ def _mixers(axis: Axis, size: int) -> list[_Mixer]:
     for start in range(0, axis.pixels, size):
         pixels = slice(start, min(start + size, axis.pixels))
         if axis.fine:
-            found.append(_Mixer(pixels, axis.own(pixels), None))
+            found.append(_Mixer(pixels, axis.cells_at(pixels), None))
         else:
             cells, matrix = axis.matrix(pixels)
             found.append(_Mixer(pixels, cells, torch.from_numpy(matrix)))

@@ -1,4 +1,4 @@
-"""float32 products as they are, whatever the caller has set for its network."""
+"""Exact float32 products, whatever precision the caller has set for its network."""
 
 import functools
 from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from segmenter.upsample.bands import Tiles
 from segmenter.upsample.cells import check, normalized
 from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
-from segmenter.upsample.threads import apart, each
+from segmenter.upsample.threads import each, in_own_thread
 
 Passes = Sequence[tuple[Tensor, Geometry]]
 
@@ -41,7 +41,7 @@ def labels_of_mean(passes: Passes, dtype: torch.dtype = torch.int64) -> Tensor:
         for number, columns in enumerate(mean.first.columns):
             result[rows, columns] = mean.tile(parts, number).max(0).indices.to(dtype)
 
-    apart(logits.device, lambda: each(fill, mean.first.rows()))
+    in_own_thread(logits.device, lambda: each(fill, mean.first.rows()))
     return result
 
 
@@ -56,13 +56,13 @@ class _Mean:
             if len(logits) != geometry.window_count:
                 raise ValueError(f"{len(logits)} windows of logits for one image of {geometry.window_count} windows")
         self.device = passes[0][0].device
-        self.passes: list[tuple[Tiles, bool]] = apart(self.device, lambda: each(_tiles, passes))
+        self.passes: list[tuple[Tiles, bool]] = in_own_thread(self.device, lambda: each(_tiles, passes))
         self.first = self.passes[0][0]
 
     @exact
     def band(self, rows: slice) -> Tensor:
         """Mean probabilities (K r W) of some rows of pixels."""
-        tiles = apart(self.device, lambda: self._tiles_of(rows))
+        tiles = in_own_thread(self.device, lambda: self._tiles_of(rows))
         return torch.cat(tiles, 2)
 
     def _tiles_of(self, rows: slice) -> list[Tensor]:
@@ -74,7 +74,7 @@ class _Mean:
         return [tiles.row(rows) for tiles, _ in self.passes]
 
     def tile(self, rows: list[Tensor], number: int) -> Tensor:
-        """Rows of all passes to the mean probabilities (K r c) of their columns of that number."""
+        """Rows of all passes to the mean probabilities (K r c) of the tile with that number."""
         mean = None
         for row, (tiles, bounded) in zip(rows, self.passes, strict=True):
             tile = tiles.tile(row, number)

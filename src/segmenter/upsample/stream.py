@@ -1,8 +1,8 @@
-"""Pixel logits with their labels in runs of blocks, and the way of a gradient from there back to the cells.
+"""Pixel logits with their labels in runs of blocks, and the gradient from there back to the cells.
 
-The weights of a block's cells sum to one at each place, so that what is taken from all classes of a cell changes no
-probability: each cell's largest logit is taken from it once, and no pixel needs a maximum of its own. A gradient at
-the pixels goes back to the cells by the same weights, block by block, and what meets there is added in one order.
+The weights of a block's cells sum to one at each place, so subtracting one number from all classes of a cell changes
+no probability: each cell's largest logit is subtracted once, and no pixel needs its own maximum. A gradient at the
+pixels goes back to the cells by the same weights, block by block, and contributions are always added in one order.
 """
 
 import threading
@@ -40,12 +40,12 @@ class Row:
     cells: Tensor
     """Logits of a block's cells (n S*T K)."""
     bounded: bool
-    """No logit is far below zero."""
+    """Whether no logit is far below zero."""
     scratch: Tensor
-    """Memory of the thread for the logits at some blocks' places (blocks L K)."""
+    """The thread's memory for the logits at some blocks' places (blocks L K)."""
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Some blocks, and logits at their places (blocks L K) less a shift common to all classes, to overwrite."""
+        """Some blocks, and the logits at their places (blocks L K) up to a shift; the caller may overwrite them."""
         for first in range(0, len(self.labels), len(self.scratch)):
             here = slice(first, min(first + len(self.scratch), len(self.labels)))
             scratch = self.scratch[: here.stop - first]
@@ -63,8 +63,8 @@ class Stream:
         self.rows, self.columns = (axis.blocks for axis in geometry.axes)
         logits, self.bounded = normalized(logits)
         self.cells, self.low = cells_of(logits, geometry, slice(0, self.rows.count))  # B rows columns K
-        self.kept: Tensor | None = None
-        """Which places count of those that would (B blocks blocks L); None: all."""
+        self.selected: Tensor | None = None
+        """Which of the valid places count (B blocks blocks L); None: all."""
         self._weights = [torch.from_numpy(blocks.weights).to(logits.device) for blocks in (self.rows, self.columns)]
         self._own = threading.local()
 
@@ -86,16 +86,16 @@ class Stream:
         labels = labels.unflatten(2, (-1, self.columns.length)).unflatten(1, (-1, self.rows.length))
         labels = labels.transpose(2, 3).flatten(3).long()
         ignored = labels == self.ignore
-        if self.kept is not None:
-            ignored |= ~self.kept[images, rows]
+        if self.selected is not None:
+            ignored |= ~self.selected[images, rows]
         return labels.masked_fill(ignored, 0), 1 - ignored.float()
 
     def each_row(self, function: Callable[[Row], Result]) -> list[Result]:
-        """What a function makes of each row of blocks of each image, in their order; threads share them."""
+        """A function's results for each row of blocks of each image, in order; threads share the work."""
         return each(lambda where: function(self._row(*where)), product(range(len(self.cells)), range(self.rows.count)))
 
     def _row(self, image: int, row: int) -> Row:
-        labels, counts = (found[0, 0] for found in self.places_of(slice(image, image + 1), slice(row, row + 1)))
+        labels, counts = (part[0, 0] for part in self.places_of(slice(image, image + 1), slice(row, row + 1)))
         down, along = self._weights
         weights = torch.einsum("ps,bqt->bpqst", down[row if len(down) > 1 else 0], along).flatten(3).flatten(1, 2)
         lines = self.cells[image, self.rows.cells[row] - self.low]  # S columns K
@@ -104,7 +104,7 @@ class Stream:
         return Row((image, row), labels, counts, weights, cells, self.bounded, self._scratch())
 
     def _scratch(self) -> Tensor:
-        """Logits at the places of blocks, memory that belongs to the thread."""
+        """The thread's own memory for logits at the places of blocks."""
         if not hasattr(self._own, "scratch"):
             places, classes = self.shape[3], self.cells.shape[-1]
             blocks = min(max(1, budget(CHUNK, self.cells.device) // (places * classes)), self.columns.count)
@@ -113,7 +113,7 @@ class Stream:
 
 
 class Gradient:
-    """Collects the gradient of a stream's logits at the cells of each block, and adds up what meets in a cell."""
+    """Collects the gradient of a stream's logits at the cells of each block, and sums it for each cell."""
 
     def __init__(self, stream: Stream):
         self.geometry, (rows, columns) = stream.geometry, (stream.rows, stream.columns)
@@ -142,7 +142,7 @@ class Gradient:
 
 
 def _meetings(axis: Axis, count: int) -> np.ndarray:
-    """Which of the cells of all windows along an axis each cell of each block is (count blocks*S float32)."""
+    """Matrix (count blocks*S float32) that sums the cells of blocks into the cells of all windows along an axis."""
     cells = axis.order[axis.blocks.cells].ravel()
     matrix = np.zeros((count, len(cells)), np.float32)
     matrix[cells, np.arange(len(cells))] = 1

@@ -2,8 +2,8 @@
 
 torch divides every single operation among its threads, and each operation ends when the last of them has done its
 share. Beside another program that keeps the cores busy, one of them has always just lost its core: dozens of small
-operations then take a hundred times as long. So here a thread does a whole piece, its operations take no other, and
-threads wait for each other once, at the end. How a sum is divided never depends on how many threads there are.
+operations then take a hundred times as long. So here each thread does a whole piece alone, and the threads wait for
+each other once, at the end. How a sum is divided never depends on the number of threads.
 """
 
 import os
@@ -19,18 +19,18 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 Piece, Result = TypeVar("Piece"), TypeVar("Result")
 
 MOST = 1024
-"""Threads of all callers together; they are started when they are needed."""
+"""Threads of all callers together; they are started on demand."""
 
 _own = threading.local()
-"""`threads`: how many may work for the one that runs here."""
+"""`threads`: how many threads the current one may use."""
 _pool: ThreadPoolExecutor | None = None
 _starting = threading.Lock()
 
 
-def apart(device: torch.device, function: Callable[[], Result]) -> Result:
-    """Calls a function where operations take one thread and `each` as many as torch's setting gives the caller.
+def in_own_thread(device: torch.device, function: Callable[[], Result]) -> Result:
+    """Calls a function in a thread whose operations run on one thread; `each` uses as many as torch gives the caller.
 
-    With one thread, on other devices, and where a mode of the caller's sees every operation, that is here.
+    With one thread, on other devices, and under a dispatch mode of the caller's, it is called directly.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or _get_current_dispatch_mode() is not None:
@@ -40,9 +40,9 @@ def apart(device: torch.device, function: Callable[[], Result]) -> Result:
 
 
 def each(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:
-    """What a function makes of each piece, in the order of the pieces; threads take the next piece when they are free.
+    """A function's results for each piece, in order; every thread takes the next piece when it is free.
 
-    The first error of any of them is raised when all have stopped.
+    The first error is raised when all threads have stopped.
     """
     waiting = deque(enumerate(pieces))
     results: list[Result | None] = [None] * len(waiting)
@@ -56,7 +56,7 @@ def each(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[R
                     return
                 results[number] = function(piece)
         finally:
-            waiting.clear()  # after an error nobody need go on
+            waiting.clear()  # after an error no other piece is needed
 
     helpers = [_submitted(_in_same_modes(work)) for _ in range(min(getattr(_own, "threads", 1), len(waiting)) - 1)]
     started = []
@@ -71,7 +71,7 @@ def each(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[R
 
 
 def _in_same_modes(function: Callable[[], Result]) -> Callable[[], Result]:
-    """The function, to be called in another thread with what torch knows of each thread as it is here."""
+    """The function, to be called in another thread with this thread's inference and gradient modes."""
     inference, gradient = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def call() -> Result:
@@ -82,7 +82,7 @@ def _in_same_modes(function: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def _submitted(function: Callable[[], Result], threads: int = 1) -> Future[Result] | None:
-    """A function that one of our threads will call, with so many for `each`; None where no thread can be had."""
+    """Has one of our threads call a function, with so many threads for `each`; None if none can be started."""
     global _pool
 
     def call() -> Result:
@@ -100,10 +100,10 @@ def _submitted(function: Callable[[], Result], threads: int = 1) -> Future[Resul
 
 
 def _one_thread() -> None:
-    """Operations of the new thread that runs this take no other one.
+    """Makes the operations of a new thread use that thread alone.
 
-    torch also takes what was set last, by whomever, for all threads that have not computed yet. What it was before
-    this thread tells as it is new; another one, which ends at once, sets it back.
+    torch also applies the last setting, by whichever thread, to all threads that have not computed yet. The new thread
+    still reports the previous one; another thread, which ends at once, restores it.
     """
     with _starting:
         before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""A photo with what a model says of its pixels in colour on top, and a legend."""
+"""A photo with a model's labels or depth in colour on top, and a legend."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Label maps as the test servers of ADE20K and Cityscapes take them: their values and their file names.
+"""Label maps in the formats of the test servers of ADE20K and Cityscapes: their values and their file names.
 
 Source: ADE20K's development kit (the values of its masks, 1 to 150, in PNGs named as the images); Cityscapes'
 evaluation scripts (label ids, not train ids, in one PNG an image, whose name begins with city, sequence and frame).
@@ -21,10 +21,10 @@ CITYSCAPES_NAME = re.compile(r"[a-z-]+_\d{6}_\d{6}")
 
 
 def refuse_other_classes(classes: Classes, server: str) -> None:
-    """Do nothing if a model's classes are those that a server scores.
+    """Checks that a model's classes are those that a server scores.
 
     Raises:
-        UserError: they are others, or the same in another order.
+        UserError: the classes or their order differ.
     """
     wanted = named_classes(server).names
     if classes.names != wanted:
@@ -44,14 +44,14 @@ def server_name(name: Path, server: str) -> Path:
     """The name, without folder and suffix, that a server looks for; `name` is the photo's, without suffix.
 
     Raises:
-        UserError: Cityscapes could not tell to which image this belongs.
+        UserError: the name does not show to which Cityscapes image it belongs.
     """
     if server == "ade20k":
         return Path(name.name)
     found = CITYSCAPES_NAME.match(name.name)
     if found is None:
         raise UserError(
-            f"{name.name} is no name of a Cityscapes image, as in berlin_000000_000019_leftImg8bit.png; the server "
-            "needs city, sequence and frame: keep the names, or leave --format out"
+            f"{name.name} is not the name of a Cityscapes image, such as berlin_000000_000019_leftImg8bit.png; the "
+            "server needs city, sequence and frame: keep the names, or leave --format out"
         )
     return Path(f"{found.group()}_pred_labelIds")

@@ -6,7 +6,7 @@ import numpy as np
 
 from segmenter.data.scenes.objects import cabinet, car_across, car_along, house, picture, sofa, tree
 from segmenter.data.scenes.shapes import NEAR, Camera, Drawing, Label, Sky
-from segmenter.data.scenes.textures import ALL, PAINTS, STONES, Material, colour, flat, tinted, two_tone
+from segmenter.data.scenes.textures import ALL, PAINTS, STONES, Material, color, flat, tinted, two_tone
 
 # Zenith, horizon, clouds: clear, pale, overcast, storm, sunset, dawn, dusk, green evening.
 SKIES = np.array(
@@ -24,8 +24,8 @@ SKIES = np.array(
 )
 
 
-def layout(rng: np.random.Generator, indoors: bool) -> Drawing:
-    """Everything of one scene; the size of the picture plays no part."""
+def compose(rng: np.random.Generator, indoors: bool) -> Drawing:
+    """The contents of one scene, independent of the picture's size."""
     build = room if indoors else (street_along, street_across)[int(rng.integers(2))]
     drawing = build(rng)
     drawing.tint = rng.uniform(0.78, 1.1) * (1 + rng.uniform(-0.08, 0.08) * np.array((1.0, 0.1, -1.0)))
@@ -51,19 +51,19 @@ def outdoors(rng: np.random.Generator, focal: float, horizon: float, vanish: flo
 
 def asphalt(rng: np.random.Generator) -> Material:
     """A road surface."""
-    base = colour(rng, 0.65, 1.0, ALL if rng.random() < 0.4 else STONES)
+    base = color(rng, 0.65, 1.0, ALL if rng.random() < 0.4 else STONES)
     return two_tone(rng, "speckle", base * 0.7, base, rng.uniform(1.4, 2.2))
 
 
 def paving(rng: np.random.Generator) -> Material:
     """The slabs of a pavement."""
     texture = ("slabs", "tiles")[int(rng.integers(2))]
-    light = colour(rng, 0.85, 1.2)
+    light = color(rng, 0.85, 1.2)
     return two_tone(rng, texture, light * rng.uniform(0.6, 0.8), light, rng.uniform(2.2, 3.4))
 
 
 def place(rng: np.random.Generator, things: list, drawing: Drawing) -> None:
-    """Draw (draw function, x, z) far ones first."""
+    """Draws things (draw function, x, z), far ones first."""
     for draw, x, z in sorted(things, key=lambda thing: -thing[2]):
         draw(drawing, rng, x, z)
 
@@ -83,7 +83,7 @@ def street_along(rng: np.random.Generator) -> Drawing:
     pave, walks = paving(rng), rng.uniform(2.2, 4.5, 2)
     drawing.level(Label.GROUND, (-120, 120), 0.0, (NEAR, 150.0), pave)
     drawing.level(Label.GROUND, kerbs, 0.0, (NEAR, 90.0), asphalt(rng))
-    kerb, paint = flat(colour(rng, 1.0, 1.4)), flat(np.array((222, 218, 200)) * rng.uniform(0.75, 1.1))
+    kerb, paint = flat(color(rng, 1.0, 1.4)), flat(np.array((222, 218, 200)) * rng.uniform(0.75, 1.1))
     for edge in kerbs:
         drawing.level(Label.GROUND, (edge - 0.13, edge + 0.13), 0.0, (NEAR, 90.0), kerb)
     if rng.random() < 0.7:
@@ -121,7 +121,7 @@ def zebra(drawing: Drawing, rng: np.random.Generator, kerbs: tuple[float, float]
 
 
 def terrace(drawing: Drawing, rng: np.random.Generator, sign: int, x: float) -> None:
-    """Houses along one side of the street, with gaps; sometimes the side is open from somewhere on."""
+    """Houses along one side of the street, with gaps; sometimes the side begins open."""
     start = rng.choice((1.0, 1.0, 12.0, 30.0))
     parts, z = [], start
     while z < 70:
@@ -148,7 +148,7 @@ def street_across(rng: np.random.Generator) -> Drawing:
     near_kerb = far_kerb - rng.uniform(4.0, 6.5)
     drawing.level(Label.GROUND, (-150, 150), 0.0, (NEAR, 150.0), paving(rng))
     drawing.level(Label.GROUND, (-150, 150), 0.0, (near_kerb, far_kerb), asphalt(rng))
-    kerb, paint = flat(colour(rng, 1.0, 1.4)), flat(np.array((222, 218, 200)) * rng.uniform(0.75, 1.1))
+    kerb, paint = flat(color(rng, 1.0, 1.4)), flat(np.array((222, 218, 200)) * rng.uniform(0.75, 1.1))
     middle, phase = (near_kerb + far_kerb) / 2, rng.uniform(0, 4)
     for x in np.arange(-22 + phase, 22, 4.0):
         drawing.level(Label.GROUND, (x, x + 2.0), 0.0, (middle - 0.09, middle + 0.09), paint)
@@ -190,7 +190,7 @@ def room(rng: np.random.Generator) -> Drawing:
     drawing.front(Label.WALL, (left, right), (0.0, 9.0), depth, walls)
     for x, light in ((left, rng.uniform(0.7, 1.0)), (right, rng.uniform(0.7, 1.0))):
         drawing.side(Label.WALL, x, (0.0, 9.0), (NEAR, depth), tinted(walls, light), (0.0, -0.1))
-    skirting = flat(colour(rng, 0.7, 1.4))
+    skirting = flat(color(rng, 0.7, 1.4))
     drawing.front(Label.WALL, (left, right), (0.0, 0.12), depth, skirting)
     for x in (left, right):
         drawing.side(Label.WALL, x, (0.0, 0.12), (NEAR, depth), tinted(skirting, 0.85))
@@ -206,7 +206,7 @@ def room(rng: np.random.Generator) -> Drawing:
 def flooring(rng: np.random.Generator) -> Material:
     """Boards, tiles, carpet or stone."""
     texture = ("planks", "planks", "tiles", "speckle")[int(rng.integers(4))]
-    light = colour(rng, 0.75, 1.15)
+    light = color(rng, 0.75, 1.15)
     dark = light * rng.uniform(0.4, 0.7)
     return two_tone(rng, texture, dark, light, rng.uniform(1.2, 2.2))
 
@@ -214,7 +214,7 @@ def flooring(rng: np.random.Generator) -> Material:
 def wallpaper(rng: np.random.Generator) -> Material:
     """Plaster, wallpaper, brick or panels."""
     texture = ("plaster", "plaster", "plaster", "stripes", "bricks")[int(rng.integers(5))]
-    light = colour(rng, 0.85, 1.2, PAINTS if rng.random() < 0.5 else ALL)
+    light = color(rng, 0.85, 1.2, PAINTS if rng.random() < 0.5 else ALL)
     dark = light * (rng.uniform(0.6, 0.85) if texture != "bricks" else 0.5)
     return two_tone(rng, texture, dark, light, rng.uniform(1.0, 2.0))
 
@@ -244,8 +244,8 @@ def rug(drawing: Drawing, rng: np.random.Generator, depth: float) -> None:
     z = (rng.uniform(1.6, 2.4), depth - rng.uniform(1.0, 1.5))
     x0 = at_column(drawing, rng.uniform(-0.5, 0.1), sum(z) / 2)
     width, weave = rng.uniform(1.4, 2.4), ("speckle", "fabric")[int(rng.integers(2))]
-    drawing.level(Label.FLOOR, (x0, x0 + width), 0.0, z, flat(colour(rng)))
-    inner = two_tone(rng, weave, colour(rng), colour(rng), rng.uniform(0.8, 1.6))
+    drawing.level(Label.FLOOR, (x0, x0 + width), 0.0, z, flat(color(rng)))
+    inner = two_tone(rng, weave, color(rng), color(rng), rng.uniform(0.8, 1.6))
     drawing.level(Label.FLOOR, (x0 + 0.12, x0 + width - 0.12), 0.0, (z[0] + 0.12, z[1] - 0.12), inner)
 
 

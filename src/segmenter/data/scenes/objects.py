@@ -21,7 +21,7 @@ from segmenter.data.scenes.textures import (
     SIDE,
     WOODS,
     Material,
-    colour,
+    color,
     flat,
     ramp,
     tinted,
@@ -43,8 +43,8 @@ def fitted(material: Material, tile: tuple[float, float], corner: tuple[float, f
 
 def house(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: float) -> None:
     """A building with whole storeys and bays, a cornice, and a roof or a flat top."""
-    wall, bay = colour(rng, 0.75, 1.1, MASONRY if rng.random() < 0.6 else ALL), rng.uniform(2.4, 3.6)
-    trim = colour(rng, 0.9, 1.4)
+    wall, bay = color(rng, 0.75, 1.1, MASONRY if rng.random() < 0.6 else ALL), rng.uniform(2.4, 3.6)
+    trim = color(rng, 0.9, 1.4)
     lit = np.array((236, 196, 120)) * rng.uniform(0.6, 1.0)
     pane = lit if rng.random() < 0.15 else GLASS * rng.uniform(0.5, 1.5) + rng.uniform(0, 26, 3)
     texture = ("windows", "pairs", "ribbons")[int(rng.integers(3))]
@@ -54,7 +54,7 @@ def house(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: 
     across = (x[1] - x[0]) / max(1, round((x[1] - x[0]) / bay))
     along = (z[1] - z[0]) / max(1, round((z[1] - z[0]) / bay))
     lighter = rng.uniform(0.7, 1.15)
-    roof = two_tone(rng, "bricks", wall * 0.4, colour(rng, 0.6, 1.0), 2.5)
+    roof = two_tone(rng, "bricks", wall * 0.4, color(rng, 0.6, 1.0), 2.5)
     if rng.random() < 0.45:
         ridge, inset = height + rng.uniform(1.2, 2.6), min(2.0, (x[1] - x[0]) / 3)
         corners = [
@@ -118,8 +118,8 @@ def tree(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None
 
 
 def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
-    """A car that drives into or out of the picture, its near end at z."""
-    paint, rear = colour(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), rng.random() < 0.6
+    """A car driving into or out of the picture, its near end at z."""
+    paint, rear = color(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), rng.random() < 0.6
     half, length, roof = rng.uniform(0.82, 0.95), rng.uniform(3.8, 4.6), rng.uniform(1.4, 1.75)
     belt, low, pane = roof * 0.58, 0.26, GLASS * rng.uniform(0.6, 1.5)
     metal, glass = flat(paint), flat(pane)
@@ -185,7 +185,7 @@ def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) ->
 
 def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car seen from its side, its middle at x."""
-    paint, forward = colour(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), 1 if rng.random() < 0.5 else -1
+    paint, forward = color(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), 1 if rng.random() < 0.5 else -1
     half, roof = rng.uniform(1.9, 2.3), rng.uniform(1.4, 1.7)
     belt, glass, metal = roof * 0.6, flat(GLASS * rng.uniform(0.6, 1.5)), flat(paint)
 
@@ -228,10 +228,10 @@ def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -
 
 def cabinet(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: float, along: bool) -> None:
     """A chest, cupboard or bookcase; along: its doors face the middle of the room, not the camera."""
-    wood, dark = colour(rng, 0.7, 1.05, WOODS), rng.uniform(0.3, 0.6)
+    wood, dark = color(rng, 0.7, 1.05, WOODS), rng.uniform(0.3, 0.6)
     body = two_tone(rng, "plaster", wood * 0.7, wood, 1.0)
     if rng.random() < 0.4:
-        spines = [colour(rng, 0.7, 1.3) for _ in range(6)]
+        spines = [color(rng, 0.7, 1.3) for _ in range(6)]
         face = Material(
             "books", ramp([0, 40, 70, 110, 140, 170, 200, 230, 255], [wood * 0.25, wood * 0.3, *spines, wood])
         )
@@ -249,11 +249,11 @@ def cabinet(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height
 
 def sofa(drawing: Drawing, rng: np.random.Generator, x: Span, z: float) -> None:
     """A sofa or armchair that faces the camera, its front edge at z."""
-    cloth = colour(rng, 0.85, 1.2, PAINTS)
+    cloth = color(rng, 0.85, 1.2, PAINTS)
     cover = two_tone(rng, "stripes", cloth * rng.uniform(0.5, 0.7), cloth, rng.uniform(0.45, 0.6))  # corduroy
     seat, back, arm = rng.uniform(0.4, 0.48), rng.uniform(0.8, 1.0), rng.uniform(0.18, 0.26)
     cushions = max(1, round((x[1] - x[0] - 2 * arm) / 0.75))
-    accent = flat(colour(rng))
+    accent = flat(color(rng))
     drawing.shadow(x, (z, z + 0.9), 0.3, 0.35)
     drawing.box(
         Label.FURNITURE,
@@ -293,8 +293,8 @@ def sofa(drawing: Drawing, rng: np.random.Generator, x: Span, z: float) -> None:
 
 def picture(drawing: Drawing, rng: np.random.Generator, centre: Span, size: Span, wall: float, side: bool) -> None:
     """A framed painting on the wall at depth `wall` (side: the side wall at X = wall); centre is (along, height)."""
-    frame, mat = flat(colour(rng, 0.3, 1.3)), flat(np.array((228, 222, 210)) * rng.uniform(0.85, 1.05))
-    paints = [colour(rng, 0.5, 1.5) for _ in range(5)]
+    frame, mat = flat(color(rng, 0.3, 1.3)), flat(np.array((228, 222, 210)) * rng.uniform(0.85, 1.05))
+    paints = [color(rng, 0.5, 1.5) for _ in range(5)]
     canvas = Material(
         "clouds",
         ramp([0, 70, 110, 111, 150, 255], [*paints, paints[0]]),

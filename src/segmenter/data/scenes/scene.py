@@ -1,8 +1,8 @@
 """Drawn street and indoor scenes with perfect labels and depth: an endless, licence-free data set in a few kilobytes.
 
-A scene is laid out by seeded random numbers without regard to size (scene_layouts), then drawn: polygons with surface
-numbers at twice the resolution, textures in perspective, shadows, haze, light and noise. Colours tell little about the
-classes, shapes and textures much, so that a network must look at context; tests/data/test_scenes.py holds it to that.
+A scene is composed from seeded random numbers independently of its size (composition), then drawn: polygons with
+surface numbers at twice the resolution, textures in perspective, shadows, haze, light and noise. Colours say little
+about the classes, shapes and textures much, so a network must use context; tests/data/test_scenes.py checks that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from segmenter.data.scenes.composition import layout
+from segmenter.data.scenes.composition import compose
 from segmenter.data.scenes.shapes import FAR, Drawing, Label, Polygon, Surface
 from segmenter.data.scenes.textures import LEVELS, SIDE, grain, pyramid
 
@@ -37,13 +37,13 @@ class Scene:
 
 
 def render(seed: int, index: int, size: tuple[int, int]) -> Scene:
-    """Draw scene `index` of the set `seed` at size (height, width); even ones are streets, odd ones rooms.
+    """Draws scene `index` of the set `seed` at size (height, width); even ones are streets, odd ones rooms.
 
-    The layout is 4:3; other proportions see its middle. Raises ValueError below 32 pixels.
+    The composition is 4:3; other proportions show its middle. Raises ValueError below 32 pixels.
     """
     if min(size) < 32:
         raise ValueError(f"a scene of {size[0]} x {size[1]} pixels is too small to draw; the least is 32 x 32")
-    drawing = layout(np.random.default_rng([seed, index]), indoors=index % 2 == 1)
+    drawing = compose(np.random.default_rng([seed, index]), indoors=index % 2 == 1)
     fine, coarse = Grid(drawing, size, OVERSAMPLE), Grid(drawing, size, 1)
     surfaces = fine.surfaces()
     ids = np.ascontiguousarray(surfaces[1::OVERSAMPLE, 1::OVERSAMPLE])
@@ -167,7 +167,7 @@ class Grid:
         box = (left * columns, top * rows, right * columns, bottom * rows)
         return np.asarray(image.resize(self.shape[::-1], Image.BILINEAR, box)).view(np.uint32)[..., 0]
 
-    def light(self, colours: np.ndarray, ids: np.ndarray, shown: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    def light(self, colors: np.ndarray, ids: np.ndarray, shown: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """The finished picture (H W 3, uint8): gradients, shadows, lamp light, haze, tint, noise."""
         drawing = self.drawing
         light = self.glow()
@@ -180,12 +180,10 @@ class Grid:
         np.multiply(light, self.shadows(), out=light, where=ground)
         tint = drawing.tint.astype(np.float32)
         if drawing.sky is None:
-            picture = colours * light[..., None] * tint
+            picture = colors * light[..., None] * tint
         else:
             clear = np.where(depth < FAR, np.exp(-depth / drawing.haze), 1).astype(np.float32)
-            picture = colours * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (
-                drawing.sky.horizon * tint
-            )
+            picture = colors * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (drawing.sky.horizon * tint)
         picture += self.noise()
         return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
@@ -213,7 +211,7 @@ class Grid:
         return grain()[rows][:, columns] * np.float32(self.drawing.noise)
 
 
-def packed(colours: np.ndarray) -> np.ndarray:
+def packed(colors: np.ndarray) -> np.ndarray:
     """Colours (N 3) in 0 to 255 as one uint32 each (N,), the bytes in the order red, green, blue, unused."""
-    padded = np.concatenate([np.clip(colours, 0, 255), np.zeros((len(colours), 1))], 1).astype(np.uint8)
+    padded = np.concatenate([np.clip(colors, 0, 255), np.zeros((len(colors), 1))], 1).astype(np.uint8)
     return np.ascontiguousarray(padded).view(np.uint32)[:, 0]

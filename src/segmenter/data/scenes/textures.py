@@ -17,7 +17,7 @@ SIDE = 256  # texels, a power of two so that coordinates wrap with a bit mask
 STEPS = np.arange(256)
 LEVELS = 8  # halvings of a texture, 256 to 2 texels
 
-# Families that overlap: a colour narrows the class down, it does not give it away.
+# Overlapping families: a colour narrows the class down, but does not give it away.
 STONES = np.array([(92, 92, 96), (112, 110, 108), (132, 130, 128), (78, 82, 90), (122, 112, 104)], np.float32)
 MASONRY = np.array(
     [
@@ -56,15 +56,15 @@ class Material:
     origin: tuple[float, float] = (0.0, 0.0)
 
 
-def colour(rng: np.random.Generator, low: float = 0.75, high: float = 1.2, family: np.ndarray = ALL) -> np.ndarray:
+def color(rng: np.random.Generator, low: float = 0.75, high: float = 1.2, family: np.ndarray = ALL) -> np.ndarray:
     """A colour (3,) of a family with jittered hue and a brightness factor between low and high."""
     base = family[int(rng.integers(len(family)))]
     return base * rng.uniform(low, high) + rng.uniform(-10, 10, 3)
 
 
-def ramp(positions: Sequence[float], colours: Sequence[np.ndarray]) -> np.ndarray:
+def ramp(positions: Sequence[float], colors: Sequence[np.ndarray]) -> np.ndarray:
     """Piecewise linear colours (256 3) through the given ones at positions in 0 to 255."""
-    stops = np.array(colours)
+    stops = np.array(colors)
     return np.array([np.interp(STEPS, positions, channel) for channel in stops.T]).T
 
 

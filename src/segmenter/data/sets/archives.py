@@ -1,8 +1,8 @@
 """Unpacks a downloaded zip or tar into a folder, and nowhere else.
 
 Refused before a byte is written: paths that lead outside, links, devices, and archives that would unpack to far more
-than a data set does. (Python's zipfile and tarfile read no more of a file than it declares.) Files that are there with
-the archive's content are passed over, so that an interrupted unpacking goes on; others are written anew, and said.
+than a data set does. (Python's zipfile and tarfile read no more of a file than it declares.) Existing files with the
+archive's content are skipped, so that interrupted unpacking continues; others are written anew, with a warning.
 """
 
 import logging
@@ -34,7 +34,7 @@ class Member:
 
     name: str
     size: int
-    """Bytes that it declares to unpack to."""
+    """Bytes that it declares to take when unpacked."""
     open: Callable[[], BinaryIO]
 
 
@@ -47,12 +47,12 @@ def unpack(archive: Path, folder: Path, below: str = "") -> int:
     try:
         with _members(archive) as members:
             wanted = _wanted(archive, members, folder, below)
-            lacking = {path: member for path, member in wanted.items() if not _is_there(path, member)}
-            if changed := sorted(str(path) for path in lacking if path.exists()):
+            missing = {path: member for path, member in wanted.items() if not _is_there(path, member)}
+            if changed := sorted(str(path) for path in missing if path.exists()):
                 some = cleaned(", ".join(changed[:5]) + ", ..." * (len(changed) > 5))
                 logger.warning("%d files differ from those in %s and are written anew: %s", len(changed), archive, some)
-            _refuse_no_room(archive, folder, sum(member.size for member in lacking.values()))
-            for path, member in Progress(lacking.items(), f"unpack {archive.name}", unit="file", leave=False):
+            _refuse_no_room(archive, folder, sum(member.size for member in missing.values()))
+            for path, member in Progress(missing.items(), f"unpack {archive.name}", unit="file", leave=False):
                 _write(path, member)
     except BROKEN as error:
         raise UserError(f"{archive} is broken or incomplete ({error}); delete it and start again") from None
@@ -74,7 +74,7 @@ def _members(archive: Path) -> Iterator[Iterator[Member]]:
 
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    if info.external_attr >> 28 not in (0, 8):  # the kind of file in Unix's mode: none told, or regular
+    if info.external_attr >> 28 not in (0, 8):  # the kind of file in Unix's mode: not stated, or regular
         raise _unsafe(archive, info.filename, "is a link or a device")
     return Member(info.filename, info.file_size, lambda: opened.open(info))
 
@@ -86,7 +86,7 @@ def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -
 
 
 def _wanted(archive: Path, members: Iterator[Member], folder: Path, below: str) -> dict[Path, Member]:
-    """The places of the files below a path, once all files of the archive have been found harmless."""
+    """The places of the files below a path, after checking that all files of the archive are harmless."""
     packed, total, wanted = archive.stat().st_size, 0, {}
     for member in members:
         place = _place(archive, member.name)

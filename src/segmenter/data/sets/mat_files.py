@@ -1,4 +1,4 @@
-"""Reads one array of numbers from a MATLAB file of version 5 to 7, in which some data sets keep their label maps.
+"""Reads one numeric array from a MATLAB file of version 5 to 7, in which some data sets store their label maps.
 
 Source: "MAT-File Format", The MathWorks. Structures, cells, text and version 7.3 (HDF5) are left out.
 """
@@ -36,7 +36,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
             if kind == MATRIX and (found := _matrix(data, order, name)) is not None:
                 return found
     except (OSError, KeyError, IndexError, ValueError, struct.error, zlib.error, StopIteration) as error:
-        raise UserError(f"{path} is broken or no MATLAB file of version 5 ({error!r}); unpack it again") from None
+        raise UserError(f"{path} is broken or not a MATLAB file of version 5 ({error!r}); unpack it again") from None
     raise UserError(f"{path} holds no array {name!r}; unpack it again")
 
 

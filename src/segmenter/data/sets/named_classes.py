@@ -1,7 +1,7 @@
-"""The classes of the published data sets: names and colours from classes/*.yaml, and what their mask files mean.
+"""The classes of the published data sets: names and colours from classes/*.yaml, and the meaning of mask values.
 
-Mask values as the published Segmenter and OpenMMLab take them: ADE20K and the 59 classes of Pascal Context have
-0 for "none of them", which is ignored; Cityscapes' two kinds of label files differ in their ids.
+Mask values are read as in the published Segmenter and OpenMMLab: in ADE20K and the 59 classes of Pascal Context, 0
+means "none of them" and is ignored; Cityscapes' two kinds of label files have different ids.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""The published data sets as they lie on disk once unpacked, found by their folders: images, masks, lists, classes.
+"""The layouts of the published data sets, recognised by their folders: images, masks, lists, classes.
 
 Source: the data sets' own releases, read as the published Segmenter does. Test images come without masks: they can be
-predicted, not scored. Where our names differ from a release's, classes/*.yaml says why.
+predicted, but not scored. Where our names differ from a release's, classes/*.yaml says why.
 """
 
 import re
@@ -19,8 +19,8 @@ IMAGE, TRAIN_IDS, IDS = "_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelI
 
 
 @dataclass(frozen=True)
-class Found:
-    """A data set that lies in a folder; `splits` may be empty."""
+class DataSetFiles:
+    """The files of a data set in a folder; `splits` may be empty."""
 
     title: str
     splits: dict[str, Pairs]
@@ -29,18 +29,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one data set lies on disk."""
+    """The layout of one data set on disk."""
 
     title: str
     homes: tuple[str, ...]
-    """Where its folders are, below the folder that a user names."""
+    """Where its folders may be, below the folder that a user names."""
     folders: tuple[str, ...]
     """Folders that must be there."""
     expected: str
-    """All that is looked for, in words."""
-    find: Callable[[Path], Found]
+    """What is looked for, in words."""
+    find: Callable[[Path], DataSetFiles]
     published: Callable[[Path], bool] = lambda home: True
-    """Whether these are the published files, and not somebody's own in the same arrangement."""
+    """Whether these are the published files, and not a user's own in the same layout."""
 
     def home(self, root: Path) -> Path | None:
         """The first place below a root that holds the folders."""
@@ -48,11 +48,11 @@ class Layout:
         return next((place for place in places if all((place / name).is_dir() for name in self.folders)), None)
 
 
-def find_named(layout: str, root: Path) -> Found | None:
+def find_named(layout: str, root: Path) -> DataSetFiles | None:
     """The data set of that layout in a folder, or with `auto` the one that is recognised, if any.
 
     Raises:
-        UserError: the folder does not hold the layout or holds several, or images and masks do not match.
+        UserError: the folder does not have the layout, or has several, or images and masks do not match.
     """
     if layout == "pascal_context_59":
         found = find_named("pascal_context", root)
@@ -63,7 +63,7 @@ def find_named(layout: str, root: Path) -> Found | None:
         found = known.find(home) if home else None
         if not found or not found.splits:
             raise UserError(
-                f"{root} holds {contents(root)}, but {known.title} has {known.expected}; write the folder that it was "
+                f"{root} holds {contents(root)}, but {known.title} has {known.expected}; give the folder that it was "
                 "unpacked into"
             )
         return found
@@ -79,17 +79,17 @@ def find_named(layout: str, root: Path) -> Found | None:
     return found if found and found.splits else None
 
 
-def _ade20k(home: Path) -> Found:
+def _ade20k(home: Path) -> DataSetFiles:
     splits = {
         split: pair_files(home / "images" / folder, home / "annotations" / folder, split)
         for split, folder in (("train", "training"), ("val", "validation"))
         if (home / "images" / folder).is_dir()
     }
-    # The test images come in an archive of their own, unpacked inside or beside the other's folder.
+    # The test images come in a separate archive, unpacked inside or beside the other's folder.
     for images in (home / "images/testing", home / "release_test/testing", home.parent / "release_test/testing"):
         if images.is_dir() and "test" not in splits:
             splits["test"] = unlabelled(by_name(images))
-    return Found("ADE20K", splits, named_classes("ade20k"))
+    return DataSetFiles("ADE20K", splits, named_classes("ade20k"))
 
 
 def _is_ade20k(home: Path) -> bool:
@@ -99,18 +99,18 @@ def _is_ade20k(home: Path) -> bool:
     return any(next(folder.glob("ADE_*"), None) for folder in folders)
 
 
-def _context(home: Path) -> Found:
+def _context(home: Path) -> DataSetFiles:
     lists = {split: home / f"ImageSets/SegmentationContext/{split}.txt" for split in ("train", "val")}
     splits = {
         split: pair_files(home / "JPEGImages", home / "SegmentationClassContext", split, lines(path), path)
         for split, path in lists.items()
         if path.is_file()
     }
-    return Found("Pascal Context with background", splits, named_classes("pascal_context"))
+    return DataSetFiles("Pascal Context with background", splits, named_classes("pascal_context"))
 
 
-def _voc(home: Path) -> Found:
-    """VOC's lists; where the masks of SegmentationClassAug lie there too, they join train, save those of val."""
+def _voc(home: Path) -> DataSetFiles:
+    """VOC's lists; if the masks of SegmentationClassAug are there too, they join train, except those of val."""
     images, masks, augmented = (home / name for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
     lists = {split: home / f"ImageSets/Segmentation/{split}.txt" for split in ("train", "val", "test")}
     splits = {
@@ -129,7 +129,7 @@ def _voc(home: Path) -> Found:
         pictures, wanted = by_name(images), lines(lists["test"])
         if any(name in pictures for name in wanted):  # the list may be there without its images
             splits["test"] = unlabelled(select(pictures, wanted, lists["test"], images))
-    return Found(title, splits, named_classes("voc"))
+    return DataSetFiles(title, splits, named_classes("voc"))
 
 
 def _is_voc(home: Path) -> bool:
@@ -140,7 +140,7 @@ def _is_voc(home: Path) -> bool:
     return bool(names) and all(VOC_NAME.fullmatch(name) for name in names)
 
 
-def _cityscapes(home: Path) -> Found:
+def _cityscapes(home: Path) -> DataSetFiles:
     """The masks of train ids where every image has one, else those of label ids; test's are dummies and left out."""
     images = {split: by_name(home / "leftImg8bit" / split) for split in ("train", "val", "test")}
     labelled = {split: by_name(home / "gtFine" / split) for split in ("train", "val")}
@@ -162,10 +162,10 @@ def _cityscapes(home: Path) -> Found:
             )
     splits = {split: {name: (path, chosen[split][name]) for name, path in images[split].items()} for split in chosen}
     splits = {split: pairs for split, pairs in (splits | {"test": unlabelled(images["test"])}).items() if pairs}
-    return Found("Cityscapes", splits, named_classes("cityscapes") if whole else cityscapes_by_id())
+    return DataSetFiles("Cityscapes", splits, named_classes("cityscapes") if whole else cityscapes_by_id())
 
 
-def _camvid(home: Path) -> Found:
+def _camvid(home: Path) -> DataSetFiles:
     """Pairs of the splits that have a folder: train/ and trainannot/, named by train.txt where it exists."""
     splits = {}
     for split in ("train", "val", "test"):
@@ -174,7 +174,7 @@ def _camvid(home: Path) -> Found:
             # The published lists hold "/SegNet/CamVid/train/NAME.png /SegNet/CamVid/trainannot/NAME.png".
             wanted = [Path(line.split()[0]).name for line in lines(path)] if path.is_file() else None
             splits[split] = pair_files(home / split, home / f"{split}annot", split, wanted, path)
-    return Found("CamVid", splits, named_classes("camvid"))
+    return DataSetFiles("CamVid", splits, named_classes("camvid"))
 
 
 LAYOUTS = {

@@ -11,24 +11,24 @@ from segmenter.upsample.geometry import Size
 
 
 class Decoder(nn.Module):
-    """Tokens of some blocks of the encoder to logits on a grid of its own. Made with (settings, encoder, classes)."""
+    """Tokens of some encoder blocks to logits on the decoder's grid. Constructed with (settings, encoder, classes)."""
 
     taps: tuple[int, ...] = ()
-    """Blocks whose tokens it reads (0-based, without final norm); none: the last block's after the final norm."""
+    """Blocks whose tokens it reads (0-based, without final norm); empty: the last block, after the final norm."""
     auxiliary_taps: tuple[int, ...] = ()
     """Further blocks that its auxiliary decoders read in training."""
     stages: tuple[int, ...] = ()
     """Stages of a hybrid encoder's stem that it reads before the blocks of `taps`."""
     prefix: bool = True
-    """The class token and its like take part in the encoder."""
+    """Whether the class token and other prefix tokens take part in the encoder."""
     upscale: int = 1
     """Cells of the logits along each side of a token."""
     align_corners: bool = False
     """How the logits are enlarged to pixels, as in torch's interpolate."""
     neck: tuple[str, ...] = ()
-    """Beginnings of the names of what learns at the encoder's rate where heads learn faster."""
+    """Prefixes of the names of parameters that learn at the encoder's rate where heads learn faster."""
     class_dependent: tuple[str, ...] = ()
-    """Names of the tensors that another number of classes changes."""
+    """Names of the tensors whose shape depends on the number of classes."""
 
     def __init__(self):
         super().__init__()
@@ -36,9 +36,9 @@ class Decoder(nn.Module):
 
     @classmethod
     def blocks_read(cls, settings: config.Decoder, encoder: Encoder) -> tuple[int, ...]:
-        """All blocks (0-based) that it and its auxiliary decoders read; none: the last one's, after the final norm.
+        """All blocks (0-based) that it and its auxiliary decoders read; empty: the last one, after the final norm.
 
-        Of the encoder, which is still being made, only sizes are known.
+        The encoder is still under construction: only its sizes are known.
 
         Raises:
             UserError: `decoder.taps` does not fit the encoder.
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
 
 
 def evenly(depth: int, parts: int) -> tuple[int, ...]:
-    """The last block of each of so many equal parts of an encoder: 5, 11, 17 and 23 of 24 blocks."""
+    """The last block of each of `parts` equal parts of an encoder: 5, 11, 17 and 23 of 24 blocks."""
     return tuple(math.ceil(depth * part / parts) - 1 for part in range(1, parts + 1))
 
 
@@ -73,11 +73,11 @@ def tapped(
     """The blocks that a decoder reads: those of `decoder.taps`, or else the published ones.
 
     Raises:
-        UserError: a block beyond the encoder's depth, blocks out of order, or other than `count` of them.
+        UserError: a block is beyond the encoder's depth, the blocks are out of order, or there are not `count` of them.
     """
     taps, words = settings.taps or published, " ".join(map(str, settings.taps))
     if count is not None and len(taps) != count:
-        raise UserError(f"decoder.taps is {words}; {settings.name} reads {count} blocks, write as many, or none")
+        raise UserError(f"decoder.taps is {words}, but {settings.name} reads {count} blocks; write {count}, or none")
     if not all(0 <= tap < depth for tap in taps):
         raise UserError(f"decoder.taps is {words}, but the encoder has the blocks 0 to {depth - 1}")
     if list(taps) != sorted(taps):

@@ -1,9 +1,9 @@
 """DPT: tokens of four blocks become maps at four scales, which residual units fuse from the coarsest to the finest.
 
 Source: Vision transformers for dense prediction, arXiv 2103.13413, section 3.1 and appendix A. Any height and width:
-where twice a level is one cell more than the next, of an odd side, the published ones fail or stretch that next
-level; ours is cut. Enlargements sample cell centres (align_corners false; published: true), so that a cell means the
-same place in an image of any size. The published layouts keep their own details: `DETAILS`.
+where a level has an odd side, the doubled coarser level is one cell larger; published code fails there or stretches
+the level, ours cuts the doubled one. Enlargements sample cell centres (align_corners false; published: true), so that
+a cell means the same place in an image of any size. Published variants keep their own details: `DETAILS`.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ SCALES = (4, 2, 1, 0.5)  # cells along each side of a token: the maps of four le
 
 
 class Details(NamedTuple):
-    """What implementations do differently."""
+    """The points in which implementations differ."""
 
     align_corners: bool
     """Of the enlargements between the levels."""
@@ -31,9 +31,9 @@ class Details(NamedTuple):
     stretched: bool
     """A level that is smaller than twice the one above it is stretched to that; else the doubled one is cut."""
     deepest_unit: bool
-    """The coarsest level has a residual unit for what comes from above it, though nothing does."""
+    """The coarsest level has a residual unit for a coarser level, though there is none."""
     auxiliary_level: int
-    """Fusion whose output the auxiliary decoder reads, 0 the finest; in the paper 1."""
+    """The fusion whose output the auxiliary decoder reads, 0 the finest; in the paper 1."""
 
 
 DETAILS = {
@@ -57,8 +57,8 @@ class _Pyramid(Decoder):
         widths = settings.widths or published
         if len(widths) != len(SCALES) or any(width < 1 for width in widths):
             raise UserError(f"decoder.widths is {widths}; DPT has {len(SCALES)} levels, finest first")
-        if (given := published[: len(self.stages)]) != widths[: len(self.stages)]:
-            raise UserError(f"decoder.widths is {widths}; the encoder's ResNet has {given} channels, write those first")
+        if (fixed := published[: len(self.stages)]) != widths[: len(self.stages)]:
+            raise UserError(f"decoder.widths is {widths}; the encoder's ResNet has {fixed} channels, write those first")
         _refuse_readout(settings, encoder)
         levels: list[nn.Module] = [_Map() for _ in self.stages]
         for width, scale in list(zip(widths, SCALES, strict=True))[len(levels) :]:
@@ -80,9 +80,9 @@ class _Pyramid(Decoder):
     def fuse(self, levels: list[Tokens]) -> list[Tensor]:
         """Tokens of the levels to the output of each fusion, finest first: B C, 8, 4, 2 and 1 cells a token."""
         maps = [self.narrow[i](self.reassemble[i](tokens)) for i, tokens in enumerate(levels)]
-        found: list[Tensor] = []
+        fused: list[Tensor] = []
         for level, fusion in reversed(list(zip(maps, self.fusion, strict=True))):
-            above = found[0] if found else None
+            above = fused[0] if fused else None
             if above is not None and self.details.stretched:
                 level = _resized(level, above.shape[-2:])
             elif above is not None:
@@ -91,11 +91,11 @@ class _Pyramid(Decoder):
             doubled = F.interpolate(
                 fusion(level, above), scale_factor=2, mode="bilinear", align_corners=self.details.align_corners
             )
-            found.insert(0, doubled)
-        return found
+            fused.insert(0, doubled)
+        return fused
 
     def geometry(self, grid: Size, patch_size: int, size: Size) -> upsample.Geometry:
-        """As every decoder's; where odd sides are stretched, the cells of one more token lie on the same pixels."""
+        """As for every decoder; where odd sides are stretched, the cells of one more token lie on the same pixels."""
         tokens = tuple(side + side % 2 for side in grid) if self.details.stretched else grid
         cells, extent = tuple(side * self.upscale for side in tokens), tuple(side * patch_size for side in grid)
         return upsample.Geometry(cells, extent, size, align_corners=self.align_corners)
@@ -117,17 +117,17 @@ class Dpt(_Pyramid):
         self.class_dependent = tuple(dependent)
 
     def forward(self, levels: list[Tokens]) -> Tensor:
-        """Tokens of four levels to logits (B K 8h 8w), or twice that where it cannot be left to `geometry`."""
+        """Tokens of four levels to logits (B K 8h 8w), or twice that where `geometry` cannot express the doubling."""
         return self._enlarged(self.head(self.fuse(levels)[0]), levels[-1].grid)
 
     def forward_auxiliary(self, levels: list[Tokens]) -> list[Tensor]:
-        """The logits, and those of the auxiliary decoder (B K 4h 4w; of published layouts B K 8h 8w)."""
-        found = self.fuse(levels)
-        main = self._enlarged(self.head(found[0]), levels[-1].grid)
-        return [main, *(head(found[self.details.auxiliary_level]) for head in self.auxiliary)]
+        """The logits, and those of the auxiliary decoder (B K 4h 4w; B K 8h 8w in some published variants)."""
+        fused = self.fuse(levels)
+        main = self._enlarged(self.head(fused[0]), levels[-1].grid)
+        return [main, *(head(fused[self.details.auxiliary_level]) for head in self.auxiliary)]
 
     def geometry(self, grid: Size, patch_size: int, size: Size) -> upsample.Geometry:
-        """As every decoder's, unless the logits are enlarged already."""
+        """As for every decoder, unless the logits have already been doubled."""
         plain = super().geometry(grid, patch_size, size)
         if not self._enlarges_twice(grid):
             return plain
@@ -139,15 +139,15 @@ class Dpt(_Pyramid):
         return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=True)
 
     def _enlarges_twice(self, grid: Size) -> bool:
-        """Hugging Face's logits of odd grids end beyond the image and are then brought to it; here alone they exist."""
+        """Whether the doubled logits must be computed: those of Hugging Face's variant extend beyond an odd grid."""
         return self.align_corners and self.details.stretched and any(side % 2 for side in grid)
 
 
 class DptDepth(_Pyramid):
     """DPT for depth: one channel of relative inverse depth at 16 cells a token. Classes play no part.
 
-    Here, of patches of 8 pixels and less, 8 cells: on cells finer than the pixels the head would cost more than all the
-    rest. Published layouts always have 16.
+    For patches of 8 pixels or less ours has 8 cells: with cells finer than the pixels, the head would cost more than
+    all the rest. Published variants always have 16.
     """
 
     def __init__(self, settings: config.DptDepth, encoder: Encoder, classes: int):
@@ -163,7 +163,7 @@ class DptDepth(_Pyramid):
             nn.Conv2d(32, 1, 1),
             nn.ReLU() if settings.non_negative else nn.Identity(),
         )
-        # With the usual start around 0 the last ReLU could hide every pixel, and with it every gradient.
+        # Initialised around 0 as usual, the last ReLU could zero every pixel, and with it every gradient.
         nn.init.ones_(self.head[4].bias)
 
     def forward(self, levels: list[Tokens]) -> Tensor:
@@ -172,7 +172,7 @@ class DptDepth(_Pyramid):
 
 
 class Reassemble(nn.Module):
-    """Tokens of one block to a map of another number of cells: readout, projection, resampling."""
+    """Tokens of one block to a map with more or fewer cells: readout, projection, resampling."""
 
     def __init__(self, width: int, channels: int, scale: float, readout: str):
         super().__init__()
@@ -206,7 +206,7 @@ class _Map(nn.Module):
 
 
 class Fusion(nn.Module):
-    """A level joined with what comes from above it, the coarser ones."""
+    """A level joined with the fused coarser levels, those above it."""
 
     def __init__(self, width: int, norm: bool, bias: bool, above: bool):
         super().__init__()
@@ -249,14 +249,14 @@ def _resized(x: Tensor, size: Size) -> Tensor:
 
 
 def _stages(encoder: Encoder) -> tuple[int, ...]:
-    """The stages of a hybrid encoder's stem that have the cells of the two finest levels; else none."""
+    """The stages of a hybrid encoder's stem with the resolution of the two finest levels; else empty."""
     strides = [stage.stride for stage in encoder.stages]
     wanted = [encoder.patch_size // int(scale) for scale in SCALES[:2]]
     return tuple(strides.index(stride) for stride in wanted) if set(wanted) <= set(strides) else ()
 
 
 def _widths(encoder: Encoder, stages: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels of the levels as published for widths of 768 and 1024, in proportion to the first for others."""
+    """Channels of the levels as published for widths of 768 and 1024; for other widths in the proportions of 768."""
     if stages:
         return (*(encoder.stages[stage].width for stage in stages), encoder.width, encoder.width)
     if encoder.width == 1024:

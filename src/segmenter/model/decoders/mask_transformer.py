@@ -58,7 +58,7 @@ class MaskTransformer(Decoder):
 def _block(width: int, settings: config.MaskTransformer, drop_path: float) -> nn.Module:
     """timm's pre-norm block, with norms of eps 1e-5 and heads of 64 features as published.
 
-    Where 64 does not divide the width, which no published model has, the heads are the next larger ones that do.
+    Where 64 does not divide the width, as in no published model, the heads are the next larger size that does.
     """
     heads = settings.heads or next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
     if heads < 1 or width % heads:

@@ -1,8 +1,8 @@
 """SETR's three decoders: Naive, progressive upsampling (PUP) and multi-level feature aggregation (MLA).
 
 Source: SETR, arXiv 2012.15840, section 3.2. Where the paper leaves something open, the authors' code and OpenMMLab's
-differ: ours is the authors' unless `decoder.variant` says openmmlab (docs/decoders.md lists the points). Both enlarge
-features to the image inside the network. A 1 x 1 classifier commutes with a bilinear enlargement, so that ours comes
+differ: ours follows the authors' unless `decoder.variant` is openmmlab (docs/decoders.md lists the points). Both
+enlarge features to the image inside the network. A 1 x 1 classifier commutes with a bilinear enlargement: ours comes
 before the last one, which is left to `upsample`.
 """
 
@@ -32,7 +32,7 @@ def enlarged(features: Tensor, factor: int, align_corners: bool = False) -> Tens
 
 
 def classifier(inputs: int, classes: int, kernel: int = 1, bias: bool = True) -> nn.Conv2d:
-    """A convolution to class logits, which begins near zero."""
+    """A convolution to class logits, initialised near zero."""
     layer = nn.Conv2d(inputs, classes, kernel, padding=kernel // 2, bias=bias)
     nn.init.normal_(layer.weight, std=0.01)
     if bias:
@@ -43,8 +43,8 @@ def classifier(inputs: int, classes: int, kernel: int = 1, bias: bool = True) ->
 class UpHead(nn.Module):
     """Convolutions with an enlargement by `factor` after each of them, then the classifier.
 
-    The last enlargement is done here, on the logits, only if it ends below the image's size: the one to the image
-    that follows then starts from another grid.
+    The last enlargement is done here, on the logits, only if it does not reach the image's size; otherwise `upsample`
+    does it together with the enlargement to the pixels.
     """
 
     def __init__(self, encoder: Encoder, width: int, classes: int, kernel: int, layers: int, factor: int):
@@ -69,8 +69,8 @@ class UpHead(nn.Module):
 class _Up(Decoder):
     """Naive and PUP: a head on the last of the taps, auxiliary heads on the others.
 
-    `head` and `auxiliary` are the number of convolutions and the enlargement after each; with `again` there is an
-    auxiliary head on the last tap too.
+    `head` and `auxiliary` are the number of convolutions and the enlargement after each; with `auxiliary_on_last` the
+    last tap has an auxiliary head too.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class _Up(Decoder):
         kernel: int,
         head: tuple[int, int],
         auxiliary: tuple[int, int],
-        again: bool = False,
+        auxiliary_on_last: bool = False,
     ):
         super().__init__()
         *others, last = encoder.taps
@@ -89,7 +89,7 @@ class _Up(Decoder):
         self.head = UpHead(encoder, settings.width, classes, kernel, *head)
         self.upscale = self.head.upscale
         if settings.auxiliary:
-            self.auxiliary_taps = (*others, last) if again else tuple(others)
+            self.auxiliary_taps = (*others, last) if auxiliary_on_last else tuple(others)
             self.auxiliary.extend(
                 UpHead(encoder, settings.width, classes, kernel, *auxiliary) for _ in self.auxiliary_taps
             )
@@ -120,16 +120,16 @@ class SetrNaive(_Up):
 
 
 class SetrPup(_Up):
-    """Convolutions of 3 x 3, each followed by an enlargement by 2, until the image's size is reached: 4 at 16 pixels.
+    """Convolutions of 3 x 3, each followed by an enlargement by 2, until the image's size is reached: 4 for 16 pixels.
 
-    The last enlargement goes straight to the image where patches have no power of two as their side.
+    Where the patch size is not a power of two, the last enlargement goes straight to the image.
     """
 
     def __init__(self, settings: config.SetrUp, encoder: Encoder, classes: int):
         layers = max(1, math.ceil(math.log2(encoder.patch_size)))
         theirs = settings.variant == OPENMMLAB
         auxiliary = (settings.auxiliary_layers if theirs else 1, 4)
-        super().__init__(settings, encoder, classes, 3, (layers, 2), auxiliary, again=not theirs)
+        super().__init__(settings, encoder, classes, 3, (layers, 2), auxiliary, auxiliary_on_last=not theirs)
 
 
 class SetrMla(Decoder):
@@ -176,12 +176,12 @@ class SetrMla(Decoder):
     def _maps(self, levels: list[Tokens]) -> list[Tensor]:
         """Tokens of each block to its map (B C h w), into which those of all deeper blocks have been summed."""
         total: Tensor | float = 0.0
-        found: list[Tensor] = []
+        maps: list[Tensor] = []
         parts = list(zip(self.norms, self.project, self.merge, levels, strict=True))
         for norm, project, merge, tokens in reversed(parts):
             total = total + project(as_map(norm, tokens))  # B C h w
-            found.insert(0, merge(total))
-        return found
+            maps.insert(0, merge(total))
+        return maps
 
     def _logits(self, maps: list[Tensor]) -> Tensor:
         features = torch.cat([head(map_) for head, map_ in zip(self.heads, maps, strict=True)], 1)  # B 4C/2 h w
