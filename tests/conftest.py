@@ -1,6 +1,7 @@
 """What the end-to-end tests share: pictures of coloured discs, a tiny recipe, the command run in-process."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,6 +177,12 @@ def recipe_file(tmp_path) -> Callable[[Recipe], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(tmp_path_factory, monkeypatch) -> None:
+    """Hashes of downloads are remembered in a folder of the test, not at home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state" / secrets.token_hex(8)))
 
 
 @pytest.fixture

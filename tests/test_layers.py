@@ -18,8 +18,10 @@ PACKAGE = Path(segmenter.__file__).parent
 # From the ground up. A module imports from its own folder or from a floor below, so that folders on one floor
 # do not know of each other.
 FLOORS = [
-    ["errors", "progress", "ranges", "torchvision_guard"],
-    ["atomic", "config_decoders", "download", "upsample"],
+    ["errors", "progress", "torchvision_guard"],
+    ["ranges", "streams"],
+    ["atomic", "config_decoders", "documents", "download", "upsample"],
+    ["first_hashes"],
     ["config"],
     ["recipes"],
     ["checkpoints"],

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -14,13 +15,16 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import AvoidSubcommands, Fixed, FlagConversionOff, Positional, Suppress, arg
 
-from segmenter import recipes
+from segmenter import recipes, streams
 from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
-from segmenter.errors import UserError, WrongUse
+from segmenter.errors import UserError, WrongUse, cleaned, listed
 from segmenter.inference.presets import Preset
+from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
+from segmenter.streams import tell
 
 DEFAULT_RECIPE = "finetune"
+LONGEST_LINE = 2000  # characters of what `convert` tells
 Split = Literal["auto", "train", "val", "test"]
 LabelFormat = Literal["labels", "ade20k", "cityscapes"]
 DataSetName = Literal["ade20k", "pascal_context", "cityscapes", "voc", "camvid"]
@@ -41,9 +45,9 @@ class DataAtRoot(Data):
 class DataOfModel(DataAtRoot):
     """The same, with what a model knows of the data it was trained on where nothing is said."""
 
-    split_seed: int | None = None
+    split_seed: Seed | None = None
     """Seed of the split into train, val and test where the folder has none; none: the model's own."""
-    depth_scale: float = 0.0
+    depth_scale: NonNegative = 0.0
     """Number in a map that means one metre; 0: the one the model was trained with."""
     depth_kind: DepthKind | None = None
     """What depth maps hold, `depth` or `inverse` depth (disparity); none: as the model was trained with."""
@@ -77,11 +81,12 @@ def train_with(default: Recipe):
         from segmenter.training.loop import train
 
         best = train(recipe, out, device)
-        print(_finished(recipe, best, out))
+        tell(_finished(recipe, best, out))
 
     return train
 
 
+@checked
 def check(
     data: DataFolder,
     task: Literal["labels", "depth"] = "labels",
@@ -98,11 +103,11 @@ def check(
 
     found = TASKS[task].open(replace(options, root=data))
     report = TASKS[task].check(found)
-    print(f"{found.source}\n\n{report.table()}\n")
-    for text in report.warnings:
-        print(f"warning: {text}")
+    tell(f"{cleaned(found.source)}\n\n{report.table()}\n")
+    for text in listed(report.warnings):
+        tell(f"warning: {text}")
     report.refuse_errors()
-    print("ready to train")
+    tell("ready to train")
 
 
 def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device = "auto") -> None:
@@ -115,15 +120,16 @@ def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device 
     from segmenter.training.loop import resume
 
     best = resume(run, device)
-    print(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
+    tell(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
 
 
 def _finished(recipe: Recipe, best: float, run: Path) -> str:
     from segmenter.training.objective import OBJECTIVES
 
-    return f"best val {OBJECTIVES[recipe.task].title} {best:.4f}; the model is {run}"
+    return f"best val {OBJECTIVES[recipe.task].title} {best:.4f}; the model is {cleaned(str(run))}"
 
 
+@checked
 def evaluate(
     model: Model,
     data: DataFolder,
@@ -135,7 +141,7 @@ def evaluate(
     alignment: Alignment = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
-    workers: int = 2,
+    workers: Processes = 2,
     json: bool = False,
 ) -> None:
     """Score a model on labelled images: mIoU, accuracies and a table of the classes, or the errors of depth.
@@ -163,7 +169,7 @@ def evaluate(
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)
     scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers)
-    print(as_json(scores.to_dict()) if json else scores.table())
+    tell(as_json(scores.to_dict()) if json else scores.table())
 
 
 def predict(
@@ -175,6 +181,7 @@ def predict(
     preset: Preset | None = None,
     overlays: bool = True,
     format: LabelFormat = "labels",
+    overwrite: bool = False,
     device: Device = "auto",
     precision: Precision = "fp32",
     json: bool = False,
@@ -190,29 +197,33 @@ def predict(
         preset: Windows and scale as this command of the published code has them, instead of the model's own.
         overlays: Write overlays too.
         format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
+        overwrite: Write anew what an earlier `predict` wrote there; files of others are never overwritten.
         device: Where the model runs, or cuda:1 and so on; auto: the best there is.
         precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         json: Print the files written as JSON.
     """
     from segmenter.inference.presets import settings
     from segmenter.published.loading import load
-    from segmenter.views.pictures import predict_files, told
+    from segmenter.views.pictures import made_smaller, predict_files, told
 
     network = load(model, device, precision)
     inference = settings(preset, network.recipe) if preset else None
-    written = predict_files(network, images, out, multiscale, native, overlays, format, inference)
-    print(as_json(written) if json else told(written, out, overlays))
+    written = predict_files(network, images, out, multiscale, native, overlays, format, inference, overwrite)
+    if text := made_smaller(written):
+        print(text, file=sys.stderr)
+    tell(as_json(written) if json else told(written, out, overlays))
 
 
+@checked
 def benchmark(
     model: Model,
     image: str = "",
-    size: tuple[int, int] = (960, 1280),
-    batch: int = 4,
+    size: tuple[Drawn, Drawn] = (960, 1280),
+    batch: Images = 4,
     only: tuple[Literal["single", "batch", "windows", "multiscale", "training"], ...] = (),
     device: Device = "auto",
     precision: Precision = "fp32",
-    seconds: float = 3.0,
+    seconds: Seconds = 3.0,
     json: bool = False,
 ) -> None:
     """Measure what a model costs here, stage by stage: milliseconds, memory, operations, images a second.
@@ -237,7 +248,7 @@ def benchmark(
     workloads = WORKLOADS | {"training": training_step}
     chosen = {name: workloads[name] for name in only or workloads}
     report = benchmark(load(model, device, precision), chosen, image, size, batch, seconds)
-    print(as_json(report.to_dict()) if json else report.table())
+    tell(as_json(report.to_dict()) if json else report.table())
 
 
 def prepare(
@@ -254,7 +265,7 @@ def prepare(
 
     source = SOURCES[dataset]
     print(f"{source.title}: {source.terms}", file=sys.stderr)
-    print(prepare(dataset, root, source))
+    tell(cleaned(prepare(dataset, root, source)))
 
 
 def demo(out: Path = Path("demo"), device: Device = "auto") -> None:
@@ -283,7 +294,7 @@ def convert(
     """
     from segmenter.published.converting import convert
 
-    print("\n".join(convert(checkpoint, out, layout)))
+    tell("\n".join(cleaned(line, LONGEST_LINE) for line in convert(checkpoint, out, layout)))
 
 
 def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*", json: bool = False) -> None:
@@ -296,12 +307,20 @@ def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*", js
     from segmenter.published.zoo import find, listing
 
     found = find(pattern)
-    print(as_json(found) if json else listing(found))
+    tell(as_json(found) if json else listing(found))
 
 
 def as_json(content: object) -> str:
-    """JSON for people and programs."""
-    return json.dumps(content, indent=1)
+    """JSON for people and programs, which know no numbers that are not finite."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -311,7 +330,12 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it: as Ctrl-C
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it as it is imported
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    with streams.usable() as out:
+        status = _run([argument for argument in arguments if argument != "--debug"], debug)
+        return streams.finished(out, status)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         verbs = {
             "train": train_with(_recipe(arguments)),
@@ -325,24 +349,27 @@ def main(arguments: list[str] | None = None) -> int:
             "convert": convert,
             "models": models,
         }
-        try:
-            tyro.extras.subcommand_cli_from_dict(
-                verbs,
-                args=arguments,
-                prog="segmenter",
-                description="Semantic segmentation with plain vision transformers. --debug shows tracebacks.",
-            )
-        finally:
-            sys.stdout.flush()  # a closed pipe shows here, not at the interpreter's end
+        tyro.extras.subcommand_cli_from_dict(
+            verbs,
+            args=arguments,
+            prog="segmenter",
+            description="Semantic segmentation with plain vision transformers. --debug shows tracebacks.",
+        )
+    except SystemExit as end:  # tyro's, of --help and of wrong use
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except UserError as error:
         if debug:
             traceback.print_exc()
-        print(f"segmenter: {error}", file=sys.stderr)
+        streams.complain(error)
         return 2 if isinstance(error, WrongUse) else 1
-    except BrokenPipeError:  # `segmenter models | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename is not None else ""
+        streams.complain(cleaned(f"{where}{error.strerror or error}"))
+        return 1
     except KeyboardInterrupt:
-        print("segmenter: interrupted", file=sys.stderr)
+        streams.complain("interrupted")
         return 1
     return 0
 

@@ -23,6 +23,7 @@ from segmenter.config_decoders import (
 )
 from segmenter.ranges import (
     AtLeastOne,
+    Batch,
     Channels,
     Count,
     Factor,
@@ -152,9 +153,9 @@ class Train:
     """Model whose weights training starts from, a folder or a name; patch size, crop and classes may differ."""
     steps: Count = 10000
     """Number of optimiser updates."""
-    batch: Count = 8
+    batch: Batch = 8
     """Images per update, over all processes."""
-    accumulate: Count = 1
+    accumulate: Batch = 1
     """Forward passes per update; more of them save memory."""
     optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
     """`sgd` with Nesterov momentum as in the paper, `adamw` for fine-tuning, `muon` to train from random weights."""
@@ -208,7 +209,7 @@ class Inference:
     """Height and width of a window; smaller images are taken whole."""
     stride: tuple[Pixels, Pixels] = (480, 480)
     """Pixels from one window to the next."""
-    batch: Count = 4
+    batch: Batch = 4
     """Windows in one forward pass."""
     enlarge: bool = False
     """Enlarge smaller images to the window, as the published Segmenter does, instead of taking them whole."""

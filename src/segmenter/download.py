@@ -1,4 +1,8 @@
-"""Fetches a file: resumed where it broke off, checked by hash, at its place whole or not at all."""
+"""Fetches a file: resumed where it broke off, checked by hash, at its place whole or not at all.
+
+A server may send elsewhere, but only REDIRECTIONS times and never from https to what is not: there, anybody on the way
+could answer. No file may have more than LARGEST bytes, whether it says so or not.
+"""
 
 import hashlib
 import http.client
@@ -16,6 +20,8 @@ TIMEOUT = 30.0  # seconds without a byte
 TRIES = 3  # in a row that bring nothing, once there was something
 PAUSE = 1.0  # seconds before the second of them
 CHUNK = 2**18
+REDIRECTIONS = 5
+LARGEST = 2**33  # bytes; the largest archive and model that are known here have 2 GB
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one later
 
 
@@ -27,13 +33,29 @@ class _Disk(Exception):
     """An error of the disk, kept apart from those of the network, which are OSErrors too."""
 
 
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    """Follows a server's word where that is safe."""
+
+    def redirect_request(self, request, answer, code, message, headers, address):
+        """The next request, or Failed."""
+        before, after = (urlsplit(place).scheme.lower() for place in (request.full_url, address))
+        if after not in ("http", "https") or (before == "https" and after != "https"):
+            raise Failed(f"{request.full_url} leads to {address}, which is not https, and was not followed")
+        new = super().redirect_request(request, answer, code, message, headers, address)
+        if new is not None:
+            new.followed = getattr(request, "followed", 0) + 1
+            if new.followed > REDIRECTIONS:
+                raise Failed(f"the server leads on and on, at last to {address}, and was not followed any further")
+        return new
+
+
 def fetch(address: str, path: Path, known: str = "", algorithm: str = "sha256") -> str:
     """Brings a file to `path` and returns its hash; `known` is what that begins with, as far as it is published.
 
     What has come before it broke off is kept beside the place, as NAME.part, and the next call goes on from it.
 
     Raises:
-        Failed: it cannot be had, or has another hash.
+        Failed: it cannot be had, is too large, or has another hash.
         OSError: it cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
@@ -95,7 +117,8 @@ def _receive(address: str, file: BinaryIO, bar: Progress) -> bool:
     have = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "vit-segmenter"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
+        opener = urllib.request.build_opener(_Redirections)
+        answer = opener.open(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             if error.headers.get("Content-Range") == f"bytes */{have}":  # it was all there
@@ -118,13 +141,22 @@ def _receive(address: str, file: BinaryIO, bar: Progress) -> bool:
         length = answer.headers.get("Content-Length", "")
         bar.total = have + int(length) if length.isdigit() else None
         bar.n = have
+        if (bar.total or 0) > LARGEST:
+            raise _too_large(address, file, bar.total)
         while content := answer.read(CHUNK):
+            if bar.n + len(content) > LARGEST:
+                raise _too_large(address, file, bar.n + len(content))
             try:
                 file.write(content)
             except OSError as error:
                 raise _Disk(error) from error
             bar.update(len(content))
         return bar.total is None or bar.n >= bar.total
+
+
+def _too_large(address: str, file: BinaryIO, size: int) -> Failed:
+    file.truncate(0)
+    return Failed(f"{address} has {size:.3g} bytes or more; nothing that is fetched here has more than {LARGEST:.3g}")
 
 
 def _reason(address: str, error: Exception) -> str:

@@ -1,13 +1,14 @@
 """How far something is: a bar on a terminal; elsewhere (a log file, a scheduler) a line every 30 seconds."""
 
 import contextlib
+import io
 import sys
 import time
 
 from tqdm import tqdm
 
 EVERY = 30.0  # seconds between lines
-LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
+LINE = "{desc}: {percentage:.0f}%, {n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
 UNKNOWN = "{desc}: {n_fmt} {unit}, {elapsed} gone, {rate_fmt}{postfix}"  # of which nobody knows how much there is
 
 
@@ -17,11 +18,13 @@ class Progress(tqdm):
     def __init__(self, *arguments, **options):
         self.redrawn = on_terminal()
         self.next = time.monotonic() + EVERY
+        if not self.redrawn:
+            options["file"] = io.StringIO()  # stderr may be closed or full, which tqdm does not forgive
         super().__init__(*arguments, **options)
 
     def refresh(self, *arguments, **options):
         """Redraws the bar, or writes a line if the last is long enough ago."""
-        if self.redrawn:
+        if self.redrawn or self.disable:
             return super().refresh(*arguments, **options)
         if time.monotonic() >= self.next:
             self.next = time.monotonic() + EVERY
@@ -34,9 +37,9 @@ class Progress(tqdm):
             return super().close()
         if self.leave:
             self._write_line()
-        self.leave = False
-        self.display = lambda *arguments, **options: None  # tqdm would wipe out a bar
-        return super().close()
+        self.disable = True
+        self._decr_instances(self)  # all that tqdm does besides, but for wiping out a bar
+        return None
 
     def _write_line(self) -> None:
         say(self.format_meter(**self.format_dict | {"bar_format": LINE if self.total else UNKNOWN}))
@@ -47,7 +50,7 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # full or closed, or in the midst of another line
         if on_terminal():
             tqdm.write(text, file=sys.stderr)
-        else:
+        elif sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
 
 

@@ -137,7 +137,7 @@ def test_what_cannot_be_measured_is_said(disc_run, command, model, monkeypatch):
     told = command("benchmark", disc_run, "--size", 20, 96)
     assert (told.status, told.err.splitlines()[-1]) == (
         1,
-        "segmenter: a photo of 20 x 96 pixels is too small to draw; the least is 32 x 32",
+        "segmenter: size is 20 96; write a value from 32 to 8192",
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     told = command("benchmark", disc_run, "--device", "cuda")

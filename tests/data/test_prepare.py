@@ -159,6 +159,22 @@ def test_an_archive_that_is_there_already_is_checked_and_taken(host, ade20k, tmp
     assert text.endswith("... as published; delete it and start again")
 
 
+def test_an_archive_without_a_published_checksum_must_stay_what_it_was(host, ade20k, tmp_path):
+    """Another one of equal size, from the server or in the folder, is not taken, into whatever folder it comes."""
+    one, two = ade20k.archives
+    source = replace(ade20k, archives=(replace(one, checksum=""), two))
+    prepare("ade20k", tmp_path / "first", source)
+    content = host.files[one.file]
+    other = content.replace(b"Idx", b"Odx")
+    assert len(other) == len(content)
+    host.files[one.file] = other
+    assert "but what first came from" in refused("ade20k", tmp_path / "second", source)
+    assert [path.name for path in (tmp_path / "second").iterdir()] == [one.file]  # nothing was unpacked
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / one.file).write_bytes(other)
+    assert "delete the file to fetch it again" in refused("ade20k", tmp_path / "third", source)
+
+
 def test_an_archive_with_another_checksum_is_removed(host, ade20k, tmp_path):
     host.files["ADEChallengeData2016.zip"] += b"x"
     text = refused("ade20k", tmp_path, ade20k)

@@ -68,7 +68,7 @@ def test_from_a_folder_to_depth(tmp_path, rooms, command):
         f"2 images: {out / 'depth'} (PNG of 16 bits: value / its text depth_scale = relative inverse depth; .npy), "
         f"{out / 'overlays'}\n"
     )
-    told = command("predict", run, photos / "test0.jpg", "--out", out, "--no-overlays", "--json")
+    told = command("predict", run, photos / "test0.jpg", "--out", out, "--no-overlays", "--overwrite", "--json")
     (entry,) = json.loads(told.out)
     assert entry.keys() == {"image", "depth", "array", "scale"}
     array, picture = np.load(entry["array"]), Image.open(entry["depth"])

@@ -180,9 +180,7 @@ def pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def windows(
-    side: int | Sequence[int], stride: int | Sequence[int], batch: int = 4, enlarge: bool = True
-) -> Inference:
+def windows(side: int | Sequence[int], stride: int | Sequence[int], batch: int = 4, enlarge: bool = True) -> Inference:
     """Windows as the arguments of a published command give them."""
     return Inference(pair(side), pair(stride), batch, enlarge)
 

@@ -107,8 +107,7 @@ def openmmlab_mla(half: int) -> dict[str, tuple[int, ...]]:
 
 
 def state_of(layout: str, name: str, half: int = CHANNELS // 2) -> dict[str, Tensor]:
-    """Random weights under the names of a published file; the heads of MLA are half as wide as the rest, as published.
-    """
+    """Random weights under the names of a published file; MLA's heads are half as wide as the rest, as published."""
     sizes = backbone(layout)
     if name == "setr_mla":
         sizes |= original_mla(half) if layout == "original" else openmmlab_mla(half)

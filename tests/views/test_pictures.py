@@ -61,7 +61,7 @@ def test_every_photo_gets_a_label_map_and_an_overlay(model, photos, tmp_path):
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert files == [
         "labels/c.d.png", "labels/day/a.png", "labels/day/night/b.png",
-        "overlays/c.d.jpg", "overlays/day/a.jpg", "overlays/day/night/b.jpg",
+        "overlays/c.d.jpg", "overlays/day/a.jpg", "overlays/day/night/b.jpg", "predicted.jsonl",
     ]  # fmt: skip
     assert sorted(entry["image"] for entry in written) == sorted(map(str, photos.rglob("[abc]*.*")))
     for entry in written:

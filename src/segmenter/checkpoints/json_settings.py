@@ -1,10 +1,10 @@
 """A JSON file with settings beside published weights: config.json, preprocessor_config.json."""
 
-import json
 import math
 from pathlib import Path
 
-from segmenter.errors import UserError
+from segmenter.documents import BadDocument, read_json
+from segmenter.errors import UserError, shown
 
 CONFIG = "config.json"
 
@@ -27,9 +27,9 @@ class JsonSettings:
         self._content: object = {}
         if self.stated:
             try:
-                self._content = json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError, OSError) as error:
-                raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore it") from error
+                self._content = read_json(path)
+            except (BadDocument, OSError) as error:
+                raise UserError(f"{path} cannot be read ({error}); restore it") from error
         if not isinstance(self._content, dict):
             raise UserError(f"{path} holds no settings; restore it")
 
@@ -63,5 +63,5 @@ class JsonSettings:
 
     def wrong(self, key: str, wanted: str) -> UserError:
         """The error that a setting has a value that cannot be."""
-        text = f"{self.path}: {key} is {self._content.get(key)!r}"
+        text = f"{self.path}: {key} is {shown(self._content.get(key))}"
         return UserError(f"{text}; {wanted or 'restore the file'}")

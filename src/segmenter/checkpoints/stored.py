@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segmenter.errors import shown
+
 MOST_AXES = 64  # of torch's and numpy's
 
 
@@ -21,7 +23,7 @@ def natural(value: object) -> int:
         Damaged: it is something else.
     """
     if type(value) is not int or not 0 <= value < 2**62:
-        raise Damaged(f"a {type(value).__name__} where a count was expected")
+        raise Damaged(f"{shown(value)} where a count was expected")
     return value
 
 

@@ -23,6 +23,7 @@ from segmenter.inference.tasks import TASKS
 from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
+from segmenter.ranges import Drawn, Images, Seconds, checked
 
 DRAWN = 1024  # pixels of a drawn photo's long side; larger ones are enlarged
 
@@ -110,13 +111,14 @@ SINGLE: dict[str, Maker] = {"labels": batched, "depth": whole}  # by the recipe'
 WITHOUT_WINDOWS = ("single", "training")  # workloads for models that take images whole
 
 
+@checked
 def benchmark(
     model: Segmenter,
     workloads: dict[str, Maker],
     image: str = "",
-    size: tuple[int, int] = (960, 1280),
-    batch: int = 4,
-    seconds: float = 3.0,
+    size: tuple[Drawn, Drawn] = (960, 1280),
+    batch: Images = 4,
+    seconds: Seconds = 3.0,
 ) -> CostReport:
     """Measures a model in evaluation mode, on the device where it is.
 
@@ -128,7 +130,7 @@ def benchmark(
         seconds: how long each workload is repeated.
 
     Raises:
-        UserError: a size that cannot be drawn, the photo cannot be read, or none of the ways is for the model.
+        UserError: a number is outside its range, the photo cannot be read, or none of the ways is for the model.
     """
     device = next(model.parameters()).device
     if TASKS[model.recipe.task].whole:
@@ -136,6 +138,10 @@ def benchmark(
         if not workloads:
             task, others = model.recipe.task, " or ".join(WITHOUT_WINDOWS)
             raise UserError(f"a model of {task} takes photos whole and at one scale; choose {others}")
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(f"{error.strerror}; set TMPDIR to one") from None
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / f"photo{Path(image).suffix or '.jpg'}"
         if image:
@@ -151,14 +157,13 @@ def benchmark(
     return CostReport(model, device, {dtype: matmul_peak(device, dtype) for dtype in dtypes}, measured)
 
 
-def draw(size: tuple[int, int], path: Path) -> None:
+@checked
+def draw(size: tuple[Drawn, Drawn], path: Path) -> None:
     """Writes a drawn photo of a size (height, width).
 
     Raises:
-        UserError: it is too small to draw.
+        UserError: it is too small or too large to draw.
     """
-    if min(size) < 32:
-        raise UserError(f"a photo of {_sizes(size)} pixels is too small to draw; the least is 32 x 32")
     scale = min(1, DRAWN / max(size))
     drawn = Image.fromarray(render(0, 0, tuple(max(32, round(side * scale)) for side in size)).image)
     drawn.resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=90)

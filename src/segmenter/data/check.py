@@ -12,6 +12,7 @@ import numpy as np
 from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_values
 from segmenter.data.findings import Finding, Verdict, duplicates, listed, look_at
+from segmenter.data.likeness import MANY, PHOTO, SPOILT, likeness, told
 from segmenter.data.pairs import first
 from segmenter.data.samples import DataSet, FileSample, Sample, size_text
 from segmenter.errors import UserError
@@ -54,6 +55,8 @@ class _Seen:
     """Kind and text of each error."""
     unknown: list[str] = field(default_factory=list)
     """Mask values without class."""
+    like: str | None = None
+    """What it looks like where it is no mask, see `likeness`."""
 
 
 def check_labels(dataset: DataSet) -> LabelReport:
@@ -107,7 +110,13 @@ def _look(sample: Sample, classes: Classes) -> _Seen:
     if size is not None and mask.shape[:2] != size:
         seen.problems.append(("size", size_text(sample, size, mask.shape[:2])))
     labels, seen.unknown = classes.lookup(mask)
-    return seen if seen.unknown else _count(labels, classes, seen)
+    if seen.unknown:
+        seen.like = likeness(mask)
+        return seen
+    seen = _count(labels, classes, seen)
+    if np.count_nonzero(seen.counts) >= MANY:
+        seen.like = likeness(mask)
+    return seen
 
 
 def _count(labels: np.ndarray, classes: Classes, seen: _Seen) -> _Seen:
@@ -123,7 +132,7 @@ def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Cl
     for sample, result in zip(samples, seen, strict=True):
         for kind, text in result.problems:
             by_kind[kind].append(text)
-        for value in result.unknown:
+        for value in result.unknown if result.like is None else ():
             holders[value].append(str(sample.target_path))
     for value, masks in holders.items():
         subject = f"{masks[0]} holds" if len(masks) == 1 else f"{len(masks)} masks ({first(masks)}) hold"
@@ -132,8 +141,14 @@ def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Cl
 
 
 def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen]) -> list[Finding]:
-    """Masks that can be read but teach nothing, or were stored with loss."""
+    """Masks that can be read but teach nothing, are none, or were stored with loss."""
     findings = []
+    for kind in (PHOTO, SPOILT):
+        alike = [(sample, result) for sample, result in zip(samples, seen, strict=True) if result.like == kind]
+        if alike:
+            severity = "error" if any(result.unknown for _, result in alike) else "warning"
+            masks = [sample.target_path for sample, _ in alike]
+            findings.append(Finding(severity, f"{split}: {told(kind, masks, len(samples))}"))
     pairs = zip(samples, seen, strict=True)
     empty = [sample.name for sample, result in pairs if result.counts is not None and not result.counts.any()]
     if empty:

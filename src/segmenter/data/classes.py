@@ -13,13 +13,24 @@ from pathlib import Path
 
 import numpy as np
 
-from segmenter.data.classes_yaml import Color, fill_colors, read_color, read_entries, read_map, read_yaml, refuse_twins
+from segmenter.data.classes_yaml import (
+    LONGEST_NAME,
+    MOST_CLASSES,
+    Color,
+    fill_colors,
+    read_color,
+    read_entries,
+    read_map,
+    read_yaml,
+    refuse_twins,
+)
 from segmenter.data.colors import default_colors
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned, shown
 
 __all__ = ["Classes", "Color", "default_colors", "parse_map"]
 
-MAP_PAIR = r"\s*(\d+|#[0-9a-fA-F]{6})\s*:\s*(\d+)\s*"
+MAP_PAIR = r"\s*([0-9]{1,19}|#[0-9a-fA-F]{6})\s*:\s*([0-9]{1,19})\s*"
+LARGEST_VALUE = 2**31 - 1  # masks are read as int32
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Classes:
     def __post_init__(self):
         if len(self.names) != len(self.colors):
             raise ValueError(f"{len(self.names)} names but {len(self.colors)} colours")
+        # Names from published files come here as they are; they go to terminals, tables and pictures.
+        object.__setattr__(self, "names", tuple(cleaned(name, LONGEST_NAME) for name in self.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -58,13 +71,27 @@ class Classes:
 
     @classmethod
     def from_dict(cls, stored: dict) -> "Classes":
-        """The inverse of `to_dict`."""
-        return cls(
-            names=tuple(stored["names"]),
-            colors=tuple(tuple(color) for color in stored["colors"]),
-            values=dict(stored["values"]),
-            by_color=stored["by_color"],
-        )
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: something is not what it must be; KeyError where it is missing.
+        """
+        names, colors, values, by_color = (stored[key] for key in ("names", "colors", "values", "by_color"))
+        if not isinstance(names, list) or not 1 <= len(names) <= MOST_CLASSES:
+            raise ValueError(f"the names of the classes are {shown(names)}")
+        for name in names:
+            if not isinstance(name, str) or not name.isprintable() or len(name) > LONGEST_NAME:
+                raise ValueError(f"a class has the name {shown(name)}")
+        if not isinstance(colors, list) or not all(_is_whole(color, 3, 255) for color in colors):
+            raise ValueError(f"the colors of the classes are {shown(colors)}")
+        if not isinstance(values, list) or not all(_is_whole(pair, 2, LARGEST_VALUE) for pair in values):
+            raise ValueError(f"the values of the classes are {shown(values)}")
+        if not isinstance(by_color, bool):
+            raise ValueError(f"by_color is {shown(by_color)}")
+        found = cls(tuple(names), tuple(map(tuple, colors)), dict(values), by_color)
+        if any(target >= len(names) and target != found.ignore for target in found.values.values()):
+            raise ValueError(f"the values of the classes are {shown(values)}, but there are {len(names)} classes")
+        return found
 
     @classmethod
     def read(cls, path: str | Path) -> "Classes":
@@ -82,11 +109,12 @@ class Classes:
         names, colors = read_entries(content["classes"], path)
         masks = content.get("masks", "values")
         if masks not in ("values", "colors"):
-            raise UserError(f"{path}: masks is {masks!r}; write `masks: values` or `masks: colors`")
+            raise UserError(f"{path}: masks is {shown(masks)}; write `masks: values` or `masks: colors`")
         if masks == "colors":
             if None in colors:
                 name = names[colors.index(None)]
-                raise UserError(f"{path}: class {name!r} has no color, but with `masks: colors` every class needs one")
+                text = f"{path}: class {shown(name)} has no color"
+                raise UserError(f"{text}, but with `masks: colors` every class needs one")
             refuse_twins(names, colors, path)
         classes = cls(names, fill_colors(colors), by_color=masks == "colors")
         if classes.by_color:
@@ -94,8 +122,8 @@ class Classes:
         ignore = content.get("ignore", classes.ignore)
         if ignore in range(len(classes)) and not classes.by_color:
             raise UserError(
-                f"{path}: ignore is {ignore}, which is the id of class {names[ignore]!r}; write a value that "
-                "is no class"
+                f"{path}: ignore is {shown(ignore)}, which is the id of class {shown(names[ignore])}; write a value "
+                "that is no class"
             )
         if ignore != classes.ignore:
             classes = classes._mapped([(ignore, classes.ignore)], f"{path}: ignore")
@@ -117,14 +145,17 @@ class Classes:
             if color != self.by_color:
                 example = "'#e0e0c0:255'" if self.by_color else "7:255"
                 kind = "colours" if self.by_color else "plain values"
-                raise UserError(f"{where} holds {source}, but the masks hold {kind}; write, for example, {example}")
+                found = cleaned(source, 60) if color else shown(source)
+                raise UserError(f"{where} holds {found}, but the masks hold {kind}; write, for example, {example}")
             if color:
                 source = _pack(read_color(source, where))
             if type(source) is not int or type(target) is not int:
-                raise UserError(f"{where} holds {source!r}: {target!r}; write whole numbers, as in 7: 255")
+                raise UserError(f"{where} holds {shown(source)}: {shown(target)}; write whole numbers, as in 7: 255")
+            if not 0 <= source <= LARGEST_VALUE:
+                raise UserError(f"{where} holds {shown(source)}; masks hold values from 0 to {LARGEST_VALUE}")
             if target != self.ignore and not 0 <= target < len(self):
                 raise UserError(
-                    f"{where} sends {_shown(source, self.by_color)} to {target}, which is neither a class "
+                    f"{where} sends {_shown(source, self.by_color)} to {shown(target)}, which is neither a class "
                     f"(0 to {len(self) - 1}) nor the ignore value {self.ignore}"
                 )
             values[source] = target
@@ -211,10 +242,15 @@ def parse_map(pairs: Sequence[str]) -> list[tuple[int | str, int]]:
     for pair in pairs:
         match = re.fullmatch(MAP_PAIR, pair)
         if match is None:
-            raise UserError(f"data.map holds {pair!r}; write `from:to` with two values, for example 7:255")
+            raise UserError(f"data.map holds {shown(pair)}; write `from:to` with two values, for example 7:255")
         source, target = match.groups()
         parsed.append((source if source.startswith("#") else int(source), int(target)))
     return parsed
+
+
+def _is_whole(value: object, count: int, largest: int) -> bool:
+    whole = isinstance(value, list) and len(value) == count and all(type(part) is int for part in value)
+    return whole and all(0 <= part <= largest for part in value)
 
 
 def _pack(color: Color) -> int:

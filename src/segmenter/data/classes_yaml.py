@@ -5,12 +5,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from segmenter.data.colors import default_colors
-from segmenter.errors import UserError
+from segmenter.documents import BadDocument
+from segmenter.documents import read_yaml as document
+from segmenter.errors import UserError, brief, shown
 
 Color = tuple[int, int, int]
+LONGEST_NAME = 100  # characters; names stand in tables and legends
+MOST_CLASSES = 65535  # what uint16 holds beside the ignore value
 
 
 def read_yaml(path: Path) -> dict:
@@ -19,23 +21,26 @@ def read_yaml(path: Path) -> dict:
     A bare list, as Segmenter's authors published their classes, counts as `classes`.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = document(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; data.classes is the path of a classes.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except (OSError, BadDocument) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from None
     if isinstance(content, list):
         content = {"classes": content}
     if isinstance(content, dict):
         refuse_unknown(content, ("classes", "masks", "ignore", "map"), str(path))
     if not isinstance(content, dict) or not isinstance(content.get("classes"), list) or not content["classes"]:
         raise UserError(f"{path} has no list `classes:`; write one line a class below it, such as `  - road`")
+    if len(content["classes"]) > MOST_CLASSES:
+        raise UserError(f"{path} lists {len(content['classes'])} classes; there can be {MOST_CLASSES}")
     return content
 
 
 def read_entries(entries: list, path: Path) -> tuple[tuple[str, ...], list[Color | None]]:
     """Names and colours (None where not given) in the order of the ids."""
     found: dict[int, tuple[str, Color | None]] = {}
+    names: set[str] = set()
     for position, entry in enumerate(entries):
         where = f"{path}: class {position}"
         entry = {"name": entry} if not isinstance(entry, dict) else entry
@@ -43,13 +48,20 @@ def read_entries(entries: list, path: Path) -> tuple[tuple[str, ...], list[Color
         refuse_unknown({key: entry[key] for key in entry if key != "isthing"}, ("name", "color", "id"), where)
         name, number = entry.get("name"), entry.get("id", position)
         if not isinstance(name, str) or not name.strip():
-            raise UserError(f'{where} has the name {name!r}; names are text: put it in quotes, "{name}"')
+            raise UserError(f'{where} has the name {shown(name)}; names are text: put it in quotes, "{shown(name)}"')
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise UserError(
+                f"{where} has the name {shown(name)}; names have at most {LONGEST_NAME} characters, which "
+                "can all be printed"
+            )
         if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"{where} ({name}) has the id {number!r}; ids are whole numbers from 0")
+            raise UserError(f"{where} ({name}) has the id {shown(number)}; ids are whole numbers from 0")
         if number in found:
-            raise UserError(f"{path}: {found[number][0]!r} and {name!r} have the same id {number}; renumber one")
-        if name in (other for other, _ in found.values()):
-            raise UserError(f"{path}: two classes have the name {name!r}; rename one")
+            twins = f"{shown(found[number][0])} and {shown(name)}"
+            raise UserError(f"{path}: {twins} have the same id {number}; renumber one")
+        if name in names:
+            raise UserError(f"{path}: two classes have the name {shown(name)}; rename one")
+        names.add(name)
         color = read_color(entry["color"], f"{where} ({name})") if entry.get("color") is not None else None
         found[number] = (name, color)
     missing = sorted(set(range(len(found))) - set(found))
@@ -67,7 +79,8 @@ def refuse_twins(names: Sequence[str], colors: Sequence[Color], path: Path):
     seen: dict[Color, str] = {}
     for name, color in zip(names, colors, strict=True):
         if color in seen:
-            raise UserError(f"{path}: {seen[color]!r} and {name!r} have the same color {list(color)}; change one")
+            twins = f"{shown(seen[color])} and {shown(name)}"
+            raise UserError(f"{path}: {twins} have the same color {list(color)}; change one")
         seen[color] = name
 
 
@@ -78,7 +91,7 @@ def read_color(value: object, where: str) -> Color:
     whole = isinstance(value, list) and all(isinstance(c, int) and not isinstance(c, bool) for c in value)
     if whole and len(value) == 3 and all(0 <= c <= 255 for c in value):
         return tuple(value)
-    raise UserError(f'{where} has the color {value!r}; write [red, green, blue] from 0 to 255, or "#rrggbb"')
+    raise UserError(f'{where} has the color {shown(value)}; write [red, green, blue] from 0 to 255, or "#rrggbb"')
 
 
 def fill_colors(colors: Sequence[Color | None]) -> tuple[Color, ...]:
@@ -92,7 +105,7 @@ def read_map(value: object, path: Path) -> dict:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UserError(f"{path}: map is {value!r}; write mask values and class ids, as in `map: {{7: 255}}`")
+        raise UserError(f"{path}: map is {shown(value)}; write mask values and class ids, as in `map: {{7: 255}}`")
     return value
 
 
@@ -102,4 +115,4 @@ def refuse_unknown(entry: dict, known: Sequence[str], where: str):
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean `{close[0]}`?" if close else f"the keys are {', '.join(known)}"
-            raise UserError(f"{where} has the unknown key `{key}`; {hint}")
+            raise UserError(f"{where} has the unknown key `{brief(key)}`; {hint}")

@@ -4,15 +4,21 @@ Inverse depth is what the losses compare and what stereo measures; infinitely fa
 in a file all mean that nothing was measured there, as the published data sets have it.
 """
 
+import math
+import stat
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from PIL import Image
 
 from segmenter import config
 from segmenter.data.files import BROKEN, GREY_16, open_picture, unreadable
 from segmenter.errors import UserError
+
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # as Pillow has it for pictures
 
 
 class ScaleMissing(UserError):
@@ -76,15 +82,41 @@ def _read_png(path: Path) -> np.ndarray:
 
 
 def _read_array(path: Path) -> np.ndarray:
+    """The one array of a .npy or .npz file; the size it claims is compared with the file before memory is taken."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = loaded.files
-            array = loaded[names[0]] if len(names) == 1 else None
-    except (*BROKEN, zipfile.BadZipFile, zlib.error) as error:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("it is a pipe or a device")
+        with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            if not start.startswith(b"PK"):
+                return _array(file, path.stat().st_size)
+            with zipfile.ZipFile(file) as archive:
+                parts = archive.infolist()
+                if len(parts) == 1:
+                    with archive.open(parts[0]) as part:
+                        return _array(part, parts[0].file_size)
+    except (*BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise unreadable(path, error) from None
-    if array is None:
-        raise UserError(f"{path} holds {len(names)} arrays ({', '.join(names)}); keep the one with the depth")
-    return array
+    names = ", ".join(part.filename.removesuffix(".npy") for part in parts[:5])
+    raise UserError(f"{path} holds {len(parts)} arrays ({names}); keep the one with the depth")
+
+
+def _array(file: IO[bytes], size: int) -> np.ndarray:
+    """The array of `size` bytes, its header counted, in numpy's format."""
+    version = np.lib.format.read_magic(file)
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if header is None:
+        raise ValueError(f"an array of format {version}")
+    shape, fortran, kind = header(file)
+    count = math.prod(shape)
+    if kind.hasobject:
+        raise ValueError("it holds Python objects; save the numbers with allow_pickle=False")
+    if kind.fields or kind.subdtype:
+        raise ValueError("it holds no plain numbers")
+    if count > MOST_PIXELS:
+        raise ValueError(f"it says that it holds {count} numbers; a map has at most {MOST_PIXELS}")
+    if count * kind.itemsize > size - file.tell():
+        raise ValueError(f"it says that it holds {count} numbers, in {size} bytes")
+    array = np.frombuffer(file.read(count * kind.itemsize), kind, count)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

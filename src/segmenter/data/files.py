@@ -4,22 +4,30 @@ A picture becomes RGB, 8 bits, upright (EXIF); transparency is dropped. A mask k
 (palette indices, not their colours) and is never turned: it has to fit the upright picture.
 """
 
+import os
+import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from segmenter.data.classes import Classes
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+# Pillow tries no others, whatever a file is called: for some it starts programs (PostScript: Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 SAMPLES_PER_PIXEL = 277  # TIFF tag
 # All that Pillow's decoders were seen to raise on broken files.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError)
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, AttributeError, ArithmeticError,
+)  # fmt: skip
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -39,7 +47,7 @@ def read_image(path: str | Path) -> np.ndarray:
             f"{path} has pixels of the kind {image.mode!r}, which is neither grey (8 or 16 bits) nor RGB; "
             "save it as an 8-bit RGB picture"
         )
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which copies in any case
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -49,7 +57,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         UserError: the file is missing, empty or no picture.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             width, height = image.size
             # Pillow turns TIFF itself; only an "exif" entry (JPEG, PNG, WebP) is ours to apply.
             turned = "exif" in image.info and image.getexif().get(ORIENTATION) in TRANSPOSED
@@ -113,19 +121,28 @@ def open_picture(path: str | Path, upright: bool = True) -> Image.Image:
         UserError: the file is missing, broken or no picture, or has channels that Pillow would drop.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
             image.load()
+            bands = len(image.getbands())
+            stored_bands = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else bands
             if upright and "exif" in image.info:
                 ImageOps.exif_transpose(image, in_place=True)
     except (*BROKEN, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from None
-    bands = len(image.getbands())
-    stored_bands = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else bands
     if stored_bands > bands:  # Pillow would drop the rest
         raise UserError(f"{path} has {stored_bands} channels, of which {bands} can be used; save it as an RGB picture")
     image.info["stored"] = stored
     return image
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture of one of the known formats, from a regular file: to open a pipe would wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is a pipe or a device")
+    with Image.open(path, formats=FORMATS) as image:
+        yield image
 
 
 def _is_grey_16(image: Image.Image) -> bool:
@@ -138,9 +155,9 @@ def unreadable(path: str | Path, error: BaseException) -> UserError:
     path = Path(path)
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist")
-    if path.is_dir():
+    if os.path.isdir(path):
         return UserError(f"{path} is a folder, not a picture")
-    if path.is_file() and path.stat().st_size == 0:
+    if os.path.isfile(path) and path.stat().st_size == 0:
         return UserError(f"{path} is empty (0 bytes); copy it again or remove it")
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read; change its permissions")
@@ -148,4 +165,4 @@ def unreadable(path: str | Path, error: BaseException) -> UserError:
         return UserError(f"{path} is no picture that can be read ({', '.join(s[1:] for s in SUFFIXES)})")
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f"{path} is too large ({error}); cut it into tiles")
-    return UserError(f"{path} is broken or incomplete ({error}); copy it again or remove it")
+    return UserError(f"{path} is broken or incomplete ({cleaned(str(error), 200)}); copy it again or remove it")

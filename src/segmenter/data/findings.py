@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from segmenter.data.pairs import first
 from segmenter.data.samples import DataSet, FileSample, Sample
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 from segmenter.progress import Progress
 
 LISTED = 10  # findings of one kind that are written out
@@ -23,6 +23,9 @@ class Finding:
 
     severity: Literal["error", "warning"]
     text: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "text", cleaned(self.text))  # names of files and classes may hold anything
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Verdict:
         """
         errors = [finding.text for finding in self.findings if finding.severity == "error"]
         if errors:
-            raise UserError("the data cannot be trained on:\n" + "\n".join(f"- {text}" for text in errors))
+            raise UserError("the data cannot be trained on:", [f"- {text}" for text in errors])
 
 
 def look_at(dataset: DataSet, look: Callable[[Sample], Any]) -> Iterator[tuple[str, list[Sample], list]]:
@@ -90,7 +93,8 @@ def duplicates(dataset: DataSet) -> list[Finding]:
     for files in by_size.values():
         if len({split for split, _ in files}) > 1:
             for split, path in files:
-                twins[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
+                with path.open("rb") as file:
+                    twins[hashlib.file_digest(file, "sha256").digest()].append((split, path))
     findings = []
     for other in ("val", "test"):
         same = []

@@ -4,6 +4,7 @@ Recognised: plain folders (`folders`), the published data sets (`named_layouts`)
 decoded here, except masks when no classes.yaml says what their values mean.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,8 +59,8 @@ def data_folder(settings: config.Data, target: Target) -> Path:
     if not settings.root:
         raise UserError(f"data.root is empty; write the folder with the images and {target.word}s, or `scenes`")
     root = Path(settings.root).expanduser()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
+    if not os.path.isdir(root):
+        what = "is not a folder" if os.path.exists(root) else "does not exist"
         raise UserError(f"{root} {what}; data.root is the folder that holds {target.expected}")
     return root
 

@@ -12,13 +12,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
 
 from segmenter.errors import UserError
+from segmenter.ranges import refuse_processes
 
 SPARE = 16  # processes that any machine may have, where its memory carries them
 A_CORE = 4  # processes; more only wait for each other
@@ -67,8 +68,10 @@ def loaded(
     process otherwise, since they take no signal.
 
     Raises:
-        UserError: a sample cannot be loaded; those before its batch have been given.
+        UserError: the machine cannot have so many workers; a sample cannot be loaded: those before its batch have been
+            given.
     """
+    refuse_processes("workers", workers)
     with closing(_given(dataset, workers, batches, pin)) as given:
         yield given
 
@@ -94,6 +97,7 @@ def _given(dataset: Dataset, workers: int, batches: Iterable | None, pin: bool) 
         raise UserError(f"the {workers} processes that load images {reason}; take fewer of them (workers)") from error
 
 
+@cache  # it is said once
 def carried(workers: int) -> int:
     """As many processes as were asked for, or as many as the cores and the memory of this machine carry.
 
@@ -105,7 +109,8 @@ def carried(workers: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, min(max(SPARE, A_CORE * cores), _memory() // EACH))
     if workers > most:
-        logger.warning("%d processes were to load images; %d do, which is what %d cores carry", workers, most, cores)
+        text = "%d processes were to load images; %d do, which is what %d cores and the memory carry"
+        logger.warning(text, workers, most, cores)
     return min(workers, most)
 
 

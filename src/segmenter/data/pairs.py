@@ -1,12 +1,12 @@
 """Images and the masks or depth maps of one split, paired by their path without suffix."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from segmenter.data.files import SUFFIXES
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 
 
 class Target(NamedTuple):
@@ -33,6 +33,9 @@ DEPTH = Target(
     (".png", ".npy", ".npz", ".exr"),
     "train/images and train/depth (val and test likewise), or images and depth",
 )
+
+MOST_FOLDERS = 20_000
+LONGEST_LIST = 64 * 2**20  # bytes
 
 Pairs = dict[str, tuple[Path, Path | None]]
 """Name to image and mask or depth map."""
@@ -85,7 +88,11 @@ def unlabelled(pictures: dict[str, Path]) -> Pairs:
 
 def lines(path: Path) -> list[str]:
     """The lines of a list that hold something; the mark that Windows editors put first is dropped."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    with path.open("rb") as file:
+        content = file.read(LONGEST_LIST + 1)
+    if len(content) > LONGEST_LIST:
+        raise UserError(f"{path} has more than {LONGEST_LIST >> 20} MB, which no list of images has")
+    text = content.decode("utf-8-sig", errors="replace")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -96,17 +103,37 @@ def by_name(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]
         UserError: two files differ only in the suffix.
     """
     found: dict[str, Path] = {}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            path = Path(parent, file)
-            if file.startswith(".") or path.suffix.lower() not in suffixes:
-                continue
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise UserError(f"{found[name]} and {path} have the same name, by which files are paired: remove one")
-            found[name] = path
+    for path in files_below(folder):
+        if path.suffix.lower() not in suffixes:
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"{found[name]} and {path} have the same name, by which files are paired: remove one")
+        found[name] = path
     return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files below a folder in order, hidden ones left out; links to folders are followed, but never round in a circle.
+
+    Raises:
+        UserError: there are more folders than any data set has, as links from each to all others make them.
+    """
+    within: dict[str, frozenset] = {}  # the folders that lead to one, as the disk numbers them
+    for walked, (parent, folders, files) in enumerate(os.walk(folder, followlinks=True)):
+        if walked > MOST_FOLDERS:
+            raise UserError(f"{folder} has more than {MOST_FOLDERS} folders below it; do its links lead in circles?")
+        about = os.stat(parent)
+        path = within.pop(parent, frozenset()) | {(about.st_dev, about.st_ino)}
+        kept = []
+        for name in sorted(name for name in folders if not name.startswith(".")):
+            below = os.path.join(parent, name)
+            about = os.stat(below)
+            if (about.st_dev, about.st_ino) not in path:
+                kept.append(name)
+                within[below] = path
+        folders[:] = kept
+        yield from (Path(parent, file) for file in sorted(files) if not file.startswith("."))
 
 
 def select(pictures: dict[str, Path], lines: list[str], list_file: Path, images: Path) -> dict[str, Path]:
@@ -138,4 +165,4 @@ def contents(folder: Path) -> str:
 
 def first(names: Sequence[str]) -> str:
     """The first five of a list, for a message."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(cleaned(name, 250) for name in names[:5]) + (", ..." if len(names) > 5 else "")

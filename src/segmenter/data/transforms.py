@@ -6,15 +6,19 @@ it, and gaps must not spread). One difference: saturation and hue change in floa
 rounding. Images are not normalised here: the device does that.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from segmenter import config
+from segmenter.errors import UserError
 from segmenter.torchvision_guard import v2
 
 F = v2.functional
 CROP_REDRAWS = 10
+MOST_PIXELS = 2**29  # 1.6 GB; the largest photo that is read, at the largest scale of MULTISCALE
 
 
 def _fit(size: tuple[int, int], long_side: int, short_side: int) -> tuple[int, int]:
@@ -30,8 +34,26 @@ def target_size(size: tuple[int, int], short_side: int, max_ratio: float, ratio:
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear without antialias, uint8 3 H W to 3 h w: within 1 grey level of OpenCV's, as published."""
+    """Bilinear without antialias, uint8 3 H W to 3 h w: within 1 grey level of OpenCV's, as published.
+
+    Raises:
+        UserError: there would be more than MOST_PIXELS.
+    """
+    refuse_larger(size)
     return F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=False)
+
+
+def refuse_larger(size: tuple[int, int]) -> None:
+    """Returns if an image may be resized to `size`.
+
+    Raises:
+        UserError: it would have more than MOST_PIXELS.
+    """
+    if math.prod(size) > MOST_PIXELS:
+        raise UserError(
+            f"an image would be resized to {size[0]} x {size[1]} pixels, more than {MOST_PIXELS >> 20} million; write "
+            "a smaller augment.short_side, augment.max_ratio or inference.window, or take a smaller image"
+        )
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

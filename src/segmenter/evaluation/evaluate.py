@@ -25,6 +25,7 @@ from segmenter.inference.passes import at_scales, effective_settings, scaled
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
+from segmenter.ranges import Processes, checked, refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def totals(
     multiscale: bool = False,
     settings: config.Inference | None = None,
     alignment: Alignment = "auto",
-    workers: int = 0,
+    workers: Processes = 0,
     title: str = "evaluate",
     show: bool = True,
 ) -> Tensor | np.ndarray:
@@ -76,6 +77,7 @@ def totals(
         return sum(counts(model, stream, settings, alignment), task.zero(model))
 
 
+@checked
 def evaluate(
     model: Segmenter,
     data: str | Path | config.Data | DataSet | Sequence[Sample],
@@ -84,7 +86,7 @@ def evaluate(
     split: str = "auto",
     inference: config.Inference | None = None,
     alignment: Alignment = "auto",
-    workers: int = 0,
+    workers: Processes = 0,
     show: bool = True,
 ) -> Scores | DepthScores:
     """Scores of a model over images whose masks, or depth maps, are known.
@@ -118,6 +120,7 @@ def evaluate(
         UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
             samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
     """
+    refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, a folder without splits would have training images in its test split.

@@ -16,6 +16,7 @@ from segmenter.inference.mode import in_evaluation_mode
 from segmenter.inference.passes import effective_settings
 from segmenter.inference.tasks import TASKS, refuse_multiscale
 from segmenter.model.segmenter import Segmenter
+from segmenter.ranges import checked
 
 Photo = str | Path | Image.Image | np.ndarray
 
@@ -66,6 +67,7 @@ def predict(
 ) -> Iterator[Result | DepthResult]: ...
 
 
+@checked
 def predict(
     model: Segmenter,
     image: Photo | Iterable[Photo],

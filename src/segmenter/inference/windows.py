@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmenter import config, upsample
+from segmenter.data.transforms import refuse_larger
+from segmenter.errors import UserError
 from segmenter.model.devices import multiplying_in
 from segmenter.model.segmenter import Segmenter
 
@@ -23,6 +25,7 @@ Tag = TypeVar("Tag")
 # Pixels of windows that may arrive while one waits for others of its size: 32 windows of 512 x 512, which take 25 MB as
 # bytes and 100 MB as floats. Photos of one shape never wait so long; photos of many shapes would all stay in memory.
 WAITING = 2**23
+MOST_WINDOWS = 2**14  # of one image; 178 million pixels, the most that is read, have 776 windows at a stride of 480
 
 
 def positions(length: int, window: int, stride: int) -> tuple[int, ...]:
@@ -119,11 +122,16 @@ def logits_of(model: Segmenter, images: Tensor) -> Tensor:
 
 
 def windows_of(model: Segmenter, image: Tensor, settings: config.Inference) -> tuple[list[Tensor], upsample.Geometry]:
-    """An image (3 H W, 0 to 255) to its windows (3 h w each) on the model's device, and their geometry."""
+    """An image (3 H W, 0 to 255) to its windows (3 h w each) on the model's device, and their geometry.
+
+    Raises:
+        UserError: there would be more than MOST_WINDOWS.
+    """
     device = next(model.parameters()).device
     image = image.to(device, non_blocking=device.type == "cuda")
     size = height, width = tuple(image.shape[1:])
     if settings.enlarge and (larger := enlarged_size(size, settings.window)) != size:
+        refuse_larger(larger)
         # As floats: the published code enlarges the normalised image, which is equivalent.
         image = image if image.is_floating_point() else image.float()
         image = F.interpolate(image[None], larger, mode="bilinear", align_corners=False)[0]
@@ -133,6 +141,12 @@ def windows_of(model: Segmenter, image: Tensor, settings: config.Inference) -> t
         positions(length, side, stride)
         for length, side, stride in zip((height, width), window, settings.stride, strict=True)
     )
+    if len(rows) * len(columns) > MOST_WINDOWS:
+        raise UserError(
+            f"an image of {height} x {width} pixels (height x width) has {len(rows) * len(columns)} windows of "
+            f"{window[0]} x {window[1]}, one every {settings.stride[0]} x {settings.stride[1]} pixels; at most "
+            f"{MOST_WINDOWS} are taken: write a larger inference.stride and inference.window, or make the image smaller"
+        )
     crops = [image[:, y : y + window[0], x : x + window[1]] for y in rows for x in columns]
     final = size if size != (height, width) else None
     return crops, replace(model.geometry(*window), windows=(rows, columns), final=final)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from segmenter import atomic, config, recipes
 from segmenter.checkpoints.reading import refuse_not_finite
 from segmenter.data.classes import Classes
-from segmenter.errors import UserError
+from segmenter.documents import BadDocument, read_json
+from segmenter.errors import UserError, shown
 from segmenter.recipes import earlier
 
 FORMAT = 2
@@ -66,19 +67,26 @@ def description(about: Mapping, source: str, remedy: str) -> Description:
     try:
         written = about.get("format", 1)
         if written not in (1, FORMAT):
-            raise UserError(f"{source} has format {written}, this version reads up to {FORMAT}; update segmenter")
+            text = f"{source} has format {shown(written)}"
+            raise UserError(f"{text}, this version reads up to {FORMAT}; update segmenter")
         classes = Classes.from_dict(about["classes"])
         recipe = _recipe_1(about, source) if written == 1 else _recipe(about, source)
-        mean, std = (tuple(float(value) for value in about[name]) for name in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError("mean and std must hold 3 numbers each")
+        mean, std = (_three_numbers(about[name]) for name in ("mean", "std"))
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise ValueError("mean and std must be finite, and std above 0")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is damaged ({error!r}); {remedy}") from error
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{source} is damaged ({what}); {remedy}") from error
+    recipes.refuse_gaps(recipe.inference, source)
     return Description(classes, mean, std, recipe)
+
+
+def _three_numbers(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(type(part) in (int, float) for part in value):
+        raise ValueError(f"mean and std must hold 3 numbers each, not {shown(value)}")
+    return tuple(map(float, value))
 
 
 def _recipe(about: Mapping, source: str) -> config.Recipe:
@@ -174,16 +182,16 @@ def read(folder: Path) -> Description:
             raise UserError(f"{folder} is no model folder: {name} is missing; `segmenter train` writes one")
     path = folder / ABOUT
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # what is no text in UTF-8 is a ValueError too
-        raise UserError(f"{path} is damaged ({error!r}); {RESTORE}") from error
+        about = read_json(path)
+    except (BadDocument, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); {RESTORE}") from error
     if not isinstance(about, dict) or "format" not in about:
         raise UserError(f"{path} is damaged (it has no format); {RESTORE}")
     return description(about, str(path), RESTORE)
 
 
-def read_weights(model: nn.Module, path: Path) -> list[str]:
-    """Loads a .safetensors file into the model, every key accounted for; returns auxiliary decoders' keys, left out.
+def read_weights(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """A file's weights for the model, every key accounted for; and auxiliary decoders' keys, which are left out.
 
     Raises:
         UserError: the file is damaged, changed or not of this model, or holds values that are not finite.
@@ -209,5 +217,4 @@ def read_weights(model: nn.Module, path: Path) -> list[str]:
             )
     refuse_not_finite(path, state)
     _refuse_changed(path)
-    model.load_state_dict(state)
-    return auxiliary
+    return state, auxiliary

@@ -23,6 +23,7 @@ from segmenter.model.decoders.mask_transformer import MaskTransformer
 from segmenter.model.decoders.setr import SetrMla, SetrNaive, SetrPup
 from segmenter.model.encoder import Encoder, Tokens
 from segmenter.model.folder import Description
+from segmenter.ranges import ClassCount, Pixels, checked, refuse_outside
 
 DECODERS = {
     "linear": Linear,
@@ -125,11 +126,12 @@ class Segmenter(nn.Module):
         folders.write(Path(folder), self.state_dict(), self.describe())
 
 
+@checked
 def create(
     encoder: str,
     decoder: str = "mask_transformer",
     classes: int | list[str] | Classes = 150,
-    image_size: int | tuple[int, int] = 512,
+    image_size: Pixels | tuple[Pixels, Pixels] = 512,
     pretrained: bool | str = False,
 ) -> Segmenter:
     """Makes a model for images whose short side is about `image_size` pixels.
@@ -142,8 +144,11 @@ def create(
         pretrained: True for timm's weights from the hub, or the path of a .safetensors or .pth file.
 
     Raises:
-        UserError: the encoder or decoder is unknown, or the weights cannot be downloaded or read.
+        UserError: the encoder or decoder is unknown, a number is outside its range, or the weights cannot be
+            downloaded or read.
     """
+    if isinstance(classes, int):
+        refuse_outside(classes, ClassCount, "classes")
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     source = pretrained if isinstance(pretrained, str) else "hub" if pretrained else ""
     recipe = config.Recipe(

@@ -1,7 +1,7 @@
 """Downloads the files of a published model once, resuming broken downloads, checks hashes, keeps the files in a cache.
 
-Beside each file lies the sha256 that it came with, FILE.sha256. Where its publisher states none, the hash of the first
-download must hold from then on.
+Beside each file lies the sha256 that it came with, FILE.sha256, for sha256sum. Where its publisher states none, that of
+the first download is what it must have from then on; that one lies elsewhere too (`first_hashes`).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segmenter import download
 from segmenter.errors import UserError
+from segmenter.first_hashes import agree
 from segmenter.published import catalogue
 from segmenter.published.catalogue import Published
 
@@ -24,8 +25,15 @@ CACHE = "SEGMENTER_CACHE"  # environment variable: a folder to use instead of ~/
 
 
 def cache() -> Path:
-    """The folder for downloaded models, with a subfolder for each."""
-    return Path(os.environ.get(CACHE) or "~/.cache/segmenter").expanduser()
+    """The folder that downloaded models are kept in, one folder each.
+
+    Raises:
+        UserError: none is set and there is no home folder.
+    """
+    try:
+        return Path(os.environ.get(CACHE) or "~/.cache/segmenter").expanduser()
+    except RuntimeError:
+        raise UserError(f"there is no home folder here to keep downloaded models in; set {CACHE} to a folder") from None
 
 
 def fetch(model: Published) -> Path:
@@ -39,9 +47,11 @@ def fetch(model: Published) -> Path:
         for file in model.files:
             path = folder / file.name
             if path.is_file():
-                _check(path, file.sha256)
+                found = _check(path, file.sha256)
             else:
-                _download(f"{model.folder}{file.name}", path, file.sha256)
+                found = _download(f"{model.folder}{file.name}", path, file.sha256)
+            if not file.sha256:
+                agree(f"{model.folder}{file.name}", path, found)
     except download.Failed as error:
         others = [f"{other.name} (from {other.host})" for other in catalogue.alternatives(model)]
         remedies = [f"take {' or '.join(others)} instead"] * bool(others)
@@ -54,8 +64,8 @@ def fetch(model: Published) -> Path:
     return folder
 
 
-def _check(path: Path, known: str) -> None:
-    """Checks the hash of a file in the cache, and records it beside the file if that was not done before."""
+def _check(path: Path, known: str) -> str:
+    """Checks and returns the hash of a file in the cache, and records it if that was not done before."""
     record = _hash_file(path)
     recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
     found = download.digest(path)
@@ -69,6 +79,7 @@ def _check(path: Path, known: str) -> None:
     if not recorded:
         with contextlib.suppress(OSError):  # a read-only cache
             _write_hash(path, found)
+    return found
 
 
 def _hash_file(path: Path) -> Path:
@@ -79,8 +90,8 @@ def _write_hash(path: Path, found: str) -> None:
     _hash_file(path).write_text(f"{found}  {path.name}\n", encoding="utf-8")  # as sha256sum writes and checks it
 
 
-def _download(address: str, path: Path, known: str) -> None:
-    """Downloads a file to `path`, where it appears only when it is complete and its hash is right.
+def _download(address: str, path: Path, known: str) -> str:
+    """Downloads a file to `path`, where it appears only when complete and with the right hash; returns the hash.
 
     Raises:
         download.Failed: it could not be downloaded, or has another hash.
@@ -88,8 +99,11 @@ def _download(address: str, path: Path, known: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent):
-        if not path.is_file():  # another process may have been faster
-            _write_hash(path, download.fetch(address, path, known))
+        if path.is_file():  # another process was faster
+            return download.digest(path)
+        found = download.fetch(address, path, known)
+        _write_hash(path, found)
+        return found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segmenter.data.apart import refuse_data
 from segmenter.errors import UserError
 from segmenter.published import known_layouts, own
 from segmenter.published.loading import load_with_report
@@ -15,6 +16,7 @@ def convert(source: str | Path, folder: Path, layout: str = own.NAME) -> list[st
             empty.
     """
     known_layouts.refuse_unwritten(layout)
+    refuse_data([folder])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; choose another --out")
     model, report = load_with_report(source)

@@ -4,13 +4,14 @@ Published layouts are recognised by the keys of their weights; published models 
 executed.
 """
 
-import json
 import logging
+import os
 from pathlib import Path
 
 from segmenter.checkpoints import encoders
 from segmenter.checkpoints.keys import LoadReport, few
 from segmenter.checkpoints.reading import SUFFIXES, read
+from segmenter.documents import read_json
 from segmenter.errors import UserError
 from segmenter.model.devices import device_of, precision_of
 from segmenter.model.segmenter import Segmenter
@@ -61,7 +62,7 @@ def load_with_report(path: str | Path) -> tuple[Segmenter, LoadReport]:
 
 def _find(path: str | Path) -> Path:
     """The path itself if it exists, else the folder with the files of the published model of that name."""
-    if Path(path).exists():
+    if os.path.exists(path):  # False too where no file can have the name
         return Path(path)
     if published := catalogue.find(str(path)):
         return cache.fetch(published)
@@ -107,7 +108,7 @@ def _published_file(path: Path) -> Path | None:
 def _is_of_another_library(about_file: Path) -> bool:
     """Whether a config.json names a kind of model, as other libraries' do, and no format, as ours does."""
     try:
-        about = json.loads(about_file.read_text(encoding="utf-8"))
+        about = read_json(about_file)
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and "format" not in about and bool({"model_type", "encoder_name"} & about.keys())

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from segmenter.checkpoints import keys
 from segmenter.checkpoints.keys import LoadReport
 from segmenter.checkpoints.reading import Checkpoint
 from segmenter.errors import UserError
@@ -39,8 +40,21 @@ def read_folder(folder: Path) -> tuple[Segmenter, LoadReport]:
     Raises:
         UserError: a file is missing or damaged, or they do not fit each other.
     """
-    model = Segmenter.from_description(folders.read(folder))
-    unused = folders.read_weights(model, folder / folders.WEIGHTS)
+    about = folders.read(folder)
+    try:
+        with keys.on_meta():  # no memory is allocated before the weights are known to fit
+            model = Segmenter.from_description(about)
+    except UserError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        text = f"{folder / folders.ABOUT} describes a network that cannot be built ({error})"
+        raise UserError(f"{text}; {folders.RESTORE}") from error
+    state, unused = folders.read_weights(model, folder / folders.WEIGHTS)
+    computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
+    # In newly allocated memory: unaligned parts of the file could make arithmetic round differently. What is computed
+    # and never saved, such as rotary positions, exists only in a model built on a real device.
+    model = Segmenter.from_description(about) if computed else model.to_empty(device="cpu")
+    model.load_state_dict(state)
     return model.eval(), LoadReport(TITLE, used=len(model.state_dict()), unused=unused)
 
 

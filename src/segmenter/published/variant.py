@@ -5,7 +5,6 @@ where it is missing, comes from the sizes of the tensors and from what the publi
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,8 @@ from segmenter.checkpoints import encoders
 from segmenter.checkpoints.encoders import Shape
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.sets.named_classes import named_classes
-from segmenter.errors import UserError
+from segmenter.documents import BadDocument, parsed_json, read_yaml
+from segmenter.errors import UserError, shown
 from segmenter.model.segmenter import Segmenter
 
 NAME = "variant.yml"
@@ -39,15 +39,6 @@ DATA_SETS = {
 THEIR_NAMES = {"vit_base_patch8_384": "vit_base_patch8_224"}  # where timm has none of that name
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML of plain values, and `!!python/tuple`, which the published files hold."""
-
-
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
-)
-
-
 class Variant:
     """The settings of a variant.yml, empty if there is no such file, and what had to be assumed instead."""
 
@@ -57,14 +48,14 @@ class Variant:
         self.assumed: list[str] = []
         self._content: dict = self._read() if path.is_file() else {}
         if isinstance(text := about.get("net_kwargs"), str):
-            with contextlib.suppress(ValueError, RecursionError):
-                self._content |= {"net_kwargs": json.loads(text)}
+            with contextlib.suppress(BadDocument):
+                self._content |= {"net_kwargs": parsed_json(text)}
 
     def _read(self) -> dict:
         try:
-            content = yaml.load(self.path.read_text(encoding="utf-8"), Loader=_Loader)
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
-            text = f"{self.path} cannot be read ({' '.join(str(error).split())[:160]})"
+            content = read_yaml(self.path, tuples=True)
+        except (BadDocument, OSError) as error:
+            text = f"{self.path} cannot be read ({error})"
             raise UserError(f"{text}; restore it, or move it away to do without it") from error
         if not isinstance(content, dict):
             raise UserError(f"{self.path} holds no settings; restore it, or move it away to do without it")
@@ -86,7 +77,8 @@ class Variant:
             return float(value)
         if kind is float or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             name = f"{place}.{key}" if place else key
-            raise UserError(f"{self.path}: {name} is {value!r}; restore the file, or move it away to do without it")
+            text = f"{self.path}: {name} is {shown(value)}"
+            raise UserError(f"{text}; restore the file, or move it away to do without it")
         return value
 
     def heads(self, width: int) -> int:
@@ -128,7 +120,7 @@ class Variant:
             name = "deit" if distilled else "vit"
             self.assumed.append(f"the normalisation of {name}")
         if name not in NORMALIZATION:
-            raise UserError(f"{self.path}: normalization is {name!r}; known are {' and '.join(NORMALIZATION)}")
+            raise UserError(f"{self.path}: normalization is {shown(name)}; known are {' and '.join(NORMALIZATION)}")
         return NORMALIZATION[name]
 
     def classes(self, count: int) -> Classes:

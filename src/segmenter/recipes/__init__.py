@@ -6,6 +6,7 @@ whose settings hold where the recipe itself (or a later base) says nothing.
 
 import difflib
 import operator
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -16,10 +17,12 @@ import yaml
 from segmenter import config, ranges
 from segmenter.config import DECODERS, Recipe
 from segmenter.config_decoders import refuse_unread
-from segmenter.errors import UserError
+from segmenter.documents import BadDocument, read_yaml
+from segmenter.errors import UserError, brief, cleaned, shown
 from segmenter.recipes import earlier
 
 FOLDER = Path(__file__).parent
+DEEPEST = 32  # recipes that are built one on the other
 
 
 def names() -> list[str]:
@@ -40,7 +43,7 @@ def read(name: str) -> Recipe:
         UserError: no such recipe or base, bases that go round, or a key or value that is wrong.
     """
     path = _packaged().get(name, Path(name))
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too where no file can have the name
         raise UserError(f"there is no recipe {name}; {_nearest(name, names())}")
     return from_dict(_content(path), path)
 
@@ -55,33 +58,40 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"perhaps {near[0]}" if near else "`segmenter models` lists those of the package"
 
 
-def _content(path: Path, way: tuple[Path, ...] = ()) -> dict:
-    """The settings of a file and, below them, of what it is built on; each file is checked for itself."""
+def _content(path: Path, way: tuple[Path, ...] = (), known: dict[Path, dict] | None = None) -> dict:
+    """The settings of a file and, below them, of what it is built on; each file is read once and checked for itself."""
+    known = {} if known is None else known
     if path.resolve() in way:
         raise UserError(f"{way[-1]}: base leads back to {path}; a recipe cannot be built on itself")
+    if path.resolve() in known:
+        return known[path.resolve()]
+    if len(way) >= DEEPEST:
+        raise UserError(f"{way[-1]} is built on more than {DEEPEST} recipes, one on the other; put them together")
     way = (*way, path.resolve())
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path) or {}
+    except (BadDocument, OSError) as error:
+        raise UserError(f"{path} is no valid YAML: {error}") from error
     content = earlier.upgraded(content, path)
     bases = content.pop("base", []) if isinstance(content, dict) else []
     merged: dict = {}
     for base in bases if isinstance(bases, list) else [bases]:
-        merged = _merged(merged, _content(_base(base, path), way))
+        merged = _merged(merged, _content(_base(base, path), way, known))
     if isinstance(content, dict) and isinstance(content.get("decoder"), dict) and "decoder" in merged:
         content["decoder"] = {"name": merged["decoder"].get("name", "mask_transformer")} | content["decoder"]
     from_dict(content, path)
-    return _merged(merged, content)
+    known[path.resolve()] = _merged(merged, content)
+    return known[path.resolve()]
 
 
 def _base(name: object, recipe: Path) -> Path:
     """The file that `recipe` names as its base."""
     if not isinstance(name, str):
-        raise UserError(f"{recipe}: base is {name!r}; write the name of a recipe, or a list of names")
+        raise UserError(f"{recipe}: base is {shown(name)}; write the name of a recipe, or a list of names")
     path = _packaged().get(name, recipe.parent / name)
-    if not path.is_file():
-        raise UserError(f"{recipe}: there is no recipe {name} to build on; {_nearest(name, list(_packaged()))}")
+    if not os.path.isfile(path):
+        text = f"{recipe}: there is no recipe {cleaned(name, 200)} to build on"
+        raise UserError(f"{text}; {_nearest(name, list(_packaged()))}")
     return path
 
 
@@ -122,7 +132,7 @@ def from_dict(content: object, source: Path | str) -> Recipe:
     settings = {}
     for name, group in content.items():
         if name not in kinds:
-            raise UserError(f"{_prefix(source)}unknown setting {name}; {_hint(name, kinds, '')}")
+            raise UserError(f"{_prefix(source)}unknown setting {brief(name)}; {_hint(name, kinds, '')}")
         if not isinstance(group, dict):
             raise UserError(f"{_prefix(source)}{name} holds no settings; write them below it, indented")
         kind = _decoder_kind(group, source) if name == "decoder" else kinds[name]
@@ -151,7 +161,7 @@ def _decoder_kind(group: dict, source: Path | str) -> type:
     """The dataclass of the decoder that a group is about."""
     name = group.get("name", "mask_transformer")
     if not isinstance(name, str) or name not in DECODERS:
-        raise UserError(f"{_prefix(source)}decoder.name is {name!r}; choose {' or '.join(DECODERS)}")
+        raise UserError(f"{_prefix(source)}decoder.name is {shown(name)}; choose {' or '.join(DECODERS)}")
     for setting in group:
         try:
             refuse_unread(name, str(setting))
@@ -167,7 +177,8 @@ def _group(kind: type, group: dict, source: Path | str, place: str):
     known = [field.name for field in fields(kind)]
     for key in group:
         if key not in known:
-            raise UserError(f"{_prefix(source)}unknown setting {place}.{key}; {_hint(key, known, place + '.')}")
+            text = f"{_prefix(source)}unknown setting {place}.{brief(key)}"
+            raise UserError(f"{text}; {_hint(key, known, place + '.')}")
     try:
         return _adapter(kind).validate_python(group)
     except ValidationError as error:
@@ -180,7 +191,7 @@ def _group(kind: type, group: dict, source: Path | str, place: str):
         if first["type"] == "missing":  # keys have defaults, so it is an item of a tuple
             where, text = where[:-1], "too few values"
         where = ".".join(map(str, (place, *where)))
-        raise UserError(f"{_prefix(source)}{where} is {first['input']!r}: {text}") from error
+        raise UserError(f"{_prefix(source)}{where} is {shown(first['input'])}: {text}") from error
 
 
 _RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
@@ -203,16 +214,27 @@ def refuse_impossible(recipe: Recipe) -> None:
     """
     from_dict(asdict(recipe), "")
     train, inference = recipe.train, recipe.inference
+    ranges.refuse_processes("train.workers", train.workers)
+    ranges.refuse_processes("train.threads", train.threads)
     if recipe.augment.scale[0] > recipe.augment.scale[1]:
         raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
     if train.warmup >= train.steps:
         raise UserError(f"train.warmup is {train.warmup}, but train.steps is {train.steps}; warm up for fewer updates")
+    refuse_gaps(inference)
+    _refuse_settings_of_another_task(recipe)
+
+
+def refuse_gaps(inference: config.Inference, source: str = "") -> None:
+    """Returns if the windows leave no pixel out.
+
+    Raises:
+        UserError: they do.
+    """
     if any(map(operator.gt, inference.stride, inference.window)):
         raise UserError(
-            f"inference.stride is {_words(inference.stride)}, more than inference.window {_words(inference.window)}: "
-            "pixels between the windows would be left out; write a smaller stride"
+            f"{_prefix(source)}inference.stride is {_words(inference.stride)}, more than inference.window "
+            f"{_words(inference.window)}: pixels between the windows would be left out; write a smaller stride"
         )
-    _refuse_settings_of_another_task(recipe)
 
 
 def _refuse_settings_of_another_task(recipe: Recipe) -> None:
@@ -230,7 +252,8 @@ def _refuse_settings_of_another_task(recipe: Recipe) -> None:
 
 
 def _words(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    values = value[:4] if isinstance(value, tuple | list) else [value]
+    return " ".join(value if isinstance(value, str) else shown(value) for value in values)
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from segmenter.config import DECODERS
-from segmenter.errors import UserError
+from segmenter.errors import UserError, shown
 
 FORMAT = 2
 
@@ -22,7 +22,7 @@ def upgraded(content: object, source: Path | str) -> object:
         return content
     written = content.pop("format", None)
     if written not in (None, 1, FORMAT):
-        raise UserError(f"{source} has format {written}, this version reads up to {FORMAT}; update segmenter")
+        raise UserError(f"{source} has format {shown(written)}, this version reads up to {FORMAT}; update segmenter")
     decoder = content.get("decoder")
     if written != FORMAT and isinstance(decoder, dict) and "layout" in decoder:
         content = content | {"decoder": _decoder(decoder)}
@@ -31,7 +31,8 @@ def upgraded(content: object, source: Path | str) -> object:
 
 def _decoder(settings: dict) -> dict:
     """The decoder's settings of format 1: those that it reads."""
-    kind = DECODERS.get(settings.get("name", "mask_transformer"))
+    name = settings.get("name", "mask_transformer")
+    kind = DECODERS.get(name) if isinstance(name, str) else None
     if kind is None:
         return settings  # refused where it is read
     own = "own" if kind.__name__.startswith("Dpt") else "original"

@@ -22,6 +22,7 @@ from segmenter.training.alone import LOCK
 
 STATE, BEFORE = "state.pt", "state.before.pt"
 UNSAVED = ".no-state-yet"  # there until the first state is: a run that was ended before it starts anew
+OF_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)  # failures that are not the file's
 
 logger = logging.getLogger(__name__)
 
@@ -113,10 +114,16 @@ class _Damaged(Exception):
 
 
 def _read(path: Path) -> dict:
-    if damage := _damage(path):
-        raise _Damaged(damage)
     try:
+        if damage := _damage(path):
+            raise _Damaged(damage)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except _Damaged:
+        raise
+    except OSError as error:
+        if error.errno in OF_NOW:
+            raise UserError(f"{path} cannot be read ({error.strerror}); try again") from error
+        raise _Damaged(_few_words(error)) from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _Damaged(_few_words(error)) from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
@@ -128,11 +135,16 @@ def _damage(path: Path) -> str:
     """What of a file of torch is not as it was written; nothing: every part has its checksum, which torch itself skips.
 
     The files are zip archives, which hold one of each part.
+
+    Raises:
+        OSError: it cannot be read now, which says nothing about the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
     except Exception as error:  # zipfile raises many kinds too
+        if isinstance(error, OSError) and error.errno in OF_NOW:
+            raise
         return _few_words(error)
     return f"the checksum of its part {part} is another" if part else ""
 

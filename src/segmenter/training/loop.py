@@ -159,6 +159,7 @@ class Run:
         self.unscored = False  # the validation that is due after this step is still to be made
         self.stopping = threading.Event()  # this process was told to stop
         self.ending = False  # all processes know that one was
+        self.at_once: Callable[[], AbstractContextManager[None]] = nullcontext  # what it may be told to stop within
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.accelerator = processes.accelerator()
@@ -223,11 +224,12 @@ class Run:
         since, images = time.perf_counter(), 0
         with StopsOnInterrupt(self.stopping, say) as told, bar, self._batches() as batches:
             # Several processes agree on when to stop, in the midst of an update.
-            at_once = told.at_once if self.accelerator.num_processes == 1 else nullcontext
+            if self.accelerator.num_processes == 1:
+                self.at_once = told.at_once
             while self.step < settings.steps or self.unscored:
                 try:
                     if not self.unscored:
-                        with at_once():
+                        with self.at_once():
                             batch = self._next(batches)
                         loss, norm = self._update(batch)
                         images += settings.batch
@@ -242,7 +244,7 @@ class Run:
                                 log.write({"step": self.step, **entry})
                             since, images = time.perf_counter(), 0
                     if self.unscored:
-                        self._validate(log, at_once)
+                        self._validate(log)
                         self.unscored = False
                         since, images = time.perf_counter(), 0
                 except Stopped:
@@ -330,18 +332,16 @@ class Run:
         if self.accelerator.is_main_process:
             checkpoint.save_state(self.out, self.state())
 
-    def _validate(
-        self, log: checkpoint.Log | None, at_once: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
+    def _validate(self, log: checkpoint.Log | None) -> None:
         """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far.
 
         Raises:
-            Stopped: `at_once` let it be left; nothing was logged or saved.
+            Stopped: it was told to stop; nothing was logged or saved.
         """
         samples = self.data.splits["val"]
         mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
         judged = self.evaluated_model.eval()
-        with at_once():
+        with self.at_once():
             counts = totals(judged, mine, workers=self.settings.workers, title="validate")
         if isinstance(counts, np.ndarray):
             counts = torch.from_numpy(counts.astype(np.float32))  # some devices have no float64

@@ -1,5 +1,6 @@
 """Depth as files and colours: 16-bit PNG with its scale inside, .npy, and a picture where near is bright."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +10,42 @@ from PIL.PngImagePlugin import PngInfo
 
 from segmenter import atomic
 from segmenter.inference.depth import DepthResult
+from segmenter.views.results import Write
 
 METRIC_SCALE = 256.0  # of PNGs in metres, as KITTI's: steps of 4 mm up to 256 m
 LARGEST = 65535
 COLORS = colormaps["inferno"]
 ENDS = (0.02, 0.98)  # quantiles that get the first and the last colour: a single near pixel must not darken the rest
 TICKS = 5
+BAND = 256  # rows that are turned into the numbers of a PNG together
 
 
-def write_depth(result: DepthResult, path: Path) -> dict[str, str | float]:
+def write_depth(result: DepthResult, path: Path, write: Write = atomic.write) -> dict[str, str | float]:
     """Writes the PNG at `path` and the .npy beside it; returns both, and the scale of the PNG.
 
     Value / scale is `result.depth`, rounded; 0 is left to what was not measured, as data sets have it. The scale of
     relative depth is that which gives the nearest pixel the largest value. It is the text `depth_scale` in the file.
     """
-    depth, scale = result.depth.astype(np.float64), METRIC_SCALE
+    depth, scale = result.depth, METRIC_SCALE
     if not result.metric:
         scale = LARGEST / float(depth.max()) if depth.max() > 0 else 1.0
     about = PngInfo()
     about.add_text("depth_scale", repr(scale))
     about.add_text("depth_kind", "depth" if result.metric else "inverse")
-    picture = Image.fromarray(np.clip(np.rint(depth * scale), 1, LARGEST).astype(np.uint16))
-    atomic.write(path, lambda beside: picture.save(beside, format="PNG", pnginfo=about))
+    values = np.empty(depth.shape, np.uint16)
+    for top in range(0, len(depth), BAND):
+        band = slice(top, top + BAND)
+        values[band] = np.clip(np.rint(depth[band].astype(np.float64) * scale), 1, LARGEST)
+    picture = Image.fromarray(values)
+    write(path, lambda beside: picture.save(beside, format="PNG", pnginfo=about))
     array = path.with_name(f"{path.stem}.npy")
-    atomic.write(array, lambda beside: _save_array(beside, result.depth))
+    write(array, lambda beside: _save_array(beside, result.depth))
     return {"depth": str(path), "array": str(array), "scale": scale}
+
+
+def sampled_depth(result: DepthResult, rows: np.ndarray, columns: np.ndarray) -> DepthResult:
+    """The result with depth (h w) at some of its rows and columns."""
+    return replace(result, depth=result.depth[np.ix_(rows, columns)])
 
 
 def told_of_depth(written: list[dict[str, str | float]]) -> str:

@@ -1,5 +1,6 @@
 """Labels as pictures: in the classes' colours with borders and legend, and as PNG of class ids or of a server's."""
 
+import copy
 import math
 from itertools import accumulate
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segmenter import atomic
 from segmenter.data.classes import Classes
 from segmenter.inference.labels import Result
+from segmenter.views.results import Write
 from segmenter.views.server_formats import Format, server_picture
 
 LEAST_ROWS = 12  # of the legend, beside however low a photo
@@ -30,11 +32,18 @@ def label_overlay(photo: Image.Image, result: Result, opacity: float) -> Image.I
     return picture
 
 
-def write_labels(result: Result, path: Path, format: Format) -> dict[str, str | float]:
+def sampled_labels(result: Result, rows: np.ndarray, columns: np.ndarray) -> Result:
+    """The result with labels (h w) at some of its rows and columns."""
+    found = copy.copy(result)
+    found.labels = result.labels[np.ix_(rows, columns)]
+    return found
+
+
+def write_labels(result: Result, path: Path, format: Format, write: Write = atomic.write) -> dict[str, str | float]:
     """Writes the PNG at `path`, of class ids or of a server's values; returns it."""
     plain = format == "labels"
     picture = label_picture(result.labels, result.classes) if plain else server_picture(result.labels, format)
-    atomic.write(path, lambda beside: picture.save(beside, format="PNG"))
+    write(path, lambda beside: picture.save(beside, format="PNG"))
     return {"labels": str(path)}
 
 
@@ -42,7 +51,7 @@ def label_picture(labels: np.ndarray, classes: Classes) -> Image.Image:
     """Labels (H W) as a palette PNG whose values are the class ids; 16-bit grey above 255 classes."""
     if labels.dtype == np.uint16:
         return Image.fromarray(labels)
-    picture = Image.fromarray(labels.astype(np.uint8), mode="P")
+    picture = Image.fromarray(labels.astype(np.uint8, copy=False), mode="P")
     picture.putpalette(classes.palette())
     return picture
 

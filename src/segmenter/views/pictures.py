@@ -1,44 +1,43 @@
 """Files, folders and globs of photos to label maps or depth, and overlays, in a folder; their names are kept."""
 
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from segmenter import atomic
 from segmenter.config import Inference
 from segmenter.data.files import SUFFIXES, read_image
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
-from segmenter.views.overlay import overlay
+from segmenter.views.overlay import drawn_size, overlay
+from segmenter.views.results import Results
 from segmenter.views.server_formats import Format, refuse_other_classes, server_name
-from segmenter.views.tasks import TASKS, Written
+from segmenter.views.tasks import TASKS, Task, Written
+
+LARGEST_OVERLAY = 2**24  # pixels; an overlay is to be looked at, and takes ten bytes a pixel while it is drawn
 
 
 def find_images(inputs: Iterable[str]) -> list[tuple[Path, Path]]:
     """Files, folders (searched to the bottom) and globs to (file, name to keep, without suffix).
 
+    Links to folders are not followed below a folder or a `**`, as they may lead round; pipes and devices are no images.
+
     Raises:
-        UserError: there is no input, one holds no image, or two files would have one name.
+        UserError: there is no input, one holds no image or cannot be looked at, or two files would have one name.
     """
     inputs = list(inputs)
     if not inputs:
         raise UserError("no images were named; give files, folders or globs")
     found: dict[Path, Path] = {}
     for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if _is_image(p))
-            new = {file: file.relative_to(path).with_suffix("") for file in files}
-        elif path.is_file():
-            new = {path: Path(path.stem)}
-        else:
-            files = sorted(Path(p) for p in glob.glob(text, recursive=True))
-            new = {file: Path(file.stem) for file in files if _is_image(file)}
+        try:
+            new = _images_of(text)
+        except (OSError, ValueError, RecursionError) as error:  # too long, not to be read; `**x`; nested without end
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{text} cannot be looked at ({reason}); give files, folders or globs") from None
         if not new:
             known = ", ".join(sorted(SUFFIXES))
             raise UserError(f"there is no image at {text}; give files, folders or globs of {known}")
@@ -51,6 +50,25 @@ def find_images(inputs: Iterable[str]) -> list[tuple[Path, Path]]:
     return list(found.items())
 
 
+def _images_of(text: str) -> dict[Path, Path]:
+    """The images that an argument means, with their names."""
+    path = Path(text)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if _is_image(p))
+        return {file: file.relative_to(path).with_suffix("") for file in files}
+    if path.is_file():
+        return {path: Path(path.stem)}
+    if not any(letter in text for letter in "*?["):
+        return {}
+    hidden = {part for part in path.parts if part.startswith(".")}
+    files = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    return {
+        file: Path(file.stem)
+        for file in sorted(files)
+        if _is_image(file) and all(part in hidden for part in file.parts if part.startswith("."))
+    }
+
+
 def predict_files(
     model: Segmenter,
     inputs: Iterable[str],
@@ -60,15 +78,18 @@ def predict_files(
     overlays: bool = True,
     format: Format = "labels",
     inference: Inference | None = None,
+    overwrite: bool = False,
 ) -> list[Written]:
     """Writes labels/NAME.png and overlays/NAME.jpg for every photo; returns the files of each.
 
     A model of depth writes depth/NAME.png and depth/NAME.npy instead of labels; the PNG's scale is returned too. With
-    another `format` than `labels`, the label maps have that server's values and names, all in one folder.
+    another `format` than `labels`, the label maps have that server's values and names, all in one folder. The overlay
+    of a photo of more than LARGEST_OVERLAY pixels is smaller; by how much is returned as `overlay_scale`.
 
     Raises:
-        UserError: no photos, one that cannot be read (those before it are written), no room to write, or classes or
-            names of photos that the server does not know.
+        UserError: no photos, one that cannot be read (those before it are written), no room to write, classes or
+            names of photos that the server does not know; or `out` holds data, files of others in the place of
+            results, or earlier results unless they are to be overwritten.
     """
     if format != "labels":
         refuse_other_classes(model.classes, format)
@@ -80,15 +101,19 @@ def predict_files(
     for file, name in found:
         if {maps[file].resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
             raise UserError(f"the results would overwrite photos in {out}; choose another --out")
+    results = Results(out)
+    results.claim(_files(task, found, maps, out if overlays else None), overwrite)
     photos = _read_ahead([file for file, _ in found])
     for (file, name), photo in zip(Progress(found, desc="predict", unit="image"), photos, strict=True):
         result = predict(model, photo, multiscale, native, inference)
-        entry = {"image": str(file)} | task.write(result, maps[file], format)
+        entry = {"image": str(file)} | task.write(result, maps[file], format, results.write)
         if overlays:
             picture = out / "overlays" / f"{name}.jpg"
-            drawn = overlay(photo, result)
-            atomic.write(picture, lambda beside, drawn=drawn: drawn.save(beside, format="JPEG", quality=90))
+            drawn = overlay(photo, result, largest=LARGEST_OVERLAY)
+            results.write(picture, lambda beside, drawn=drawn: drawn.save(beside, format="JPEG", quality=90))
             entry["overlay"] = str(picture)
+            if (size := drawn_size(photo.shape[:2], LARGEST_OVERLAY)) != photo.shape[:2]:
+                entry["overlay_scale"] = size[0] / photo.shape[0]
         written.append(entry)
     return written
 
@@ -103,11 +128,29 @@ def _read_ahead(files: Sequence[Path]) -> Iterator[np.ndarray]:
         yield waiting.result()
 
 
+def _files(task: Task, found: list[tuple[Path, Path]], maps: dict[Path, Path], overlays: Path | None) -> list[Path]:
+    """All files that will be written for the photos."""
+    files = []
+    for file, name in found:
+        files += [maps[file], *(maps[file].with_name(f"{maps[file].stem}{suffix}") for suffix in task.beside)]
+        files += [overlays / "overlays" / f"{name}.jpg"] if overlays else []
+    return files
+
+
+def made_smaller(written: list[Written]) -> str:
+    """What to say of overlays that are smaller than their photos; nothing where none is."""
+    images = [str(entry["image"]) for entry in written if "overlay_scale" in entry]
+    if not images:
+        return ""
+    of_what = cleaned(images[0]) if len(images) == 1 else f"{len(images)} photos"
+    return f"the overlay of {of_what} is smaller than the photo: it has at most {LARGEST_OVERLAY / 1e6:.3g} megapixels"
+
+
 def told(written: list[Written], out: Path, overlays: bool) -> str:
     """One line on what `predict_files` wrote."""
     task = next(task for name, task in TASKS.items() if name in written[0])
-    line = f"{len(written)} images: {out / task.folder}{task.told(written)}"
-    return line + overlays * f", {out / 'overlays'}"
+    line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.told(written)}"
+    return line + overlays * f", {cleaned(str(out / 'overlays'))}"
 
 
 def _maps(found: Iterable[tuple[Path, Path]], folder: Path, format: Format) -> dict[Path, Path]:

@@ -36,7 +36,8 @@ def refuse_other_classes(classes: Classes, server: str) -> None:
 
 def server_picture(labels: np.ndarray, server: str) -> Image.Image:
     """Labels (H W) as 8-bit grey of the server's values."""
-    return Image.fromarray(VALUES[server][labels])
+    values = [*VALUES[server].tolist(), *range(len(VALUES[server]), 256)]
+    return Image.fromarray(labels.astype(np.uint8, copy=False)).point(values)
 
 
 def server_name(name: Path, server: str) -> Path:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from segmenter.views.depth import depth_legend, depth_overlay, told_of_depth, write_depth
-from segmenter.views.labels import class_legend, label_overlay, write_labels
+from segmenter.views.depth import depth_legend, depth_overlay, sampled_depth, told_of_depth, write_depth
+from segmenter.views.labels import class_legend, label_overlay, sampled_labels, write_labels
+from segmenter.views.results import Write
 from segmenter.views.server_formats import Format
 
 Written = dict[str, str | float]
@@ -28,8 +30,12 @@ class Task:
     draw: Callable[[Image.Image, Any, float], Image.Image]
     """Photo, result and opacity to the photo in colours."""
     legend: Callable[[Any], Image.Image]
-    write: Callable[[Any, Path, Format], Written]
+    sampled: Callable[[Any, np.ndarray, np.ndarray], Any]
+    """The result at some of the rows and columns, for a smaller picture."""
+    write: Callable[[Any, Path, Format, Write], Written]
     """Writes the PNG at a path, and what belongs to it beside it; returns what to tell of them."""
+    beside: tuple[str, ...] = ()
+    """Suffixes of what is written beside the PNG."""
     told: Callable[[list[Written]], str] = lambda _: ""
     """What to know of the files written."""
 
@@ -42,6 +48,7 @@ TASKS = {
         opacity=0.55,
         draw=label_overlay,
         legend=lambda result: class_legend(result.labels, result.classes),
+        sampled=sampled_labels,
         write=write_labels,
     ),
     "depth": Task(
@@ -51,7 +58,9 @@ TASKS = {
         opacity=1.0,
         draw=depth_overlay,
         legend=depth_legend,
-        write=lambda result, path, _: write_depth(result, path),
+        sampled=sampled_depth,
+        write=lambda result, path, _, write: write_depth(result, path, write),
+        beside=(".npy",),
         told=told_of_depth,
     ),
 }

@@ -2,9 +2,10 @@
 
 Refused before a byte is written: paths that lead outside, links, devices, and archives that would unpack to far more
 than a data set does. (Python's zipfile and tarfile read no more of a file than it declares.) Existing files with the
-declared size are skipped, so that interrupted unpacking continues.
+archive's content are skipped, so that interrupted unpacking continues; others are written again, with a warning.
 """
 
+import logging
 import os
 import shutil
 import tarfile
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 from segmenter.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 GROWTH = 20  # times its own size that an archive may unpack to: pictures are compressed already, label maps ten times
 ALWAYS = 2**26  # bytes that any archive may unpack to
@@ -45,6 +48,9 @@ def unpack(archive: Path, folder: Path, below: str = "") -> int:
         with _members(archive) as members:
             wanted = _wanted(archive, members, folder, below)
             missing = {path: member for path, member in wanted.items() if not _is_there(path, member)}
+            if changed := sorted(str(path) for path in missing if path.exists()):
+                some = cleaned(", ".join(changed[:5]) + ", ..." * (len(changed) > 5))
+                logger.warning("%d files differ from those in %s and are written anew: %s", len(changed), archive, some)
             _refuse_no_room(archive, folder, sum(member.size for member in missing.values()))
             for path, member in Progress(missing.items(), f"unpack {archive.name}", unit="file", leave=False):
                 _write(path, member)
@@ -116,7 +122,14 @@ def _refuse_no_room(archive: Path, folder: Path, needed: int) -> None:
 
 
 def _is_there(path: Path, member: Member) -> bool:
-    return path.is_file() and path.stat().st_size == member.size
+    """Whether a file is there with the content that it has in the archive; of equal size alone it may be another."""
+    if not path.is_file() or path.stat().st_size != member.size:
+        return False
+    with member.open() as packed, path.open("rb") as there:
+        while content := packed.read(CHUNK):
+            if content != there.read(len(content)):
+                return False
+    return True
 
 
 def _write(path: Path, member: Member) -> None:

@@ -1,7 +1,8 @@
 """Brings a published data set into a folder, in the layout that `auto` recognises: fetched, checked, unpacked.
 
 Checksums are those that are published for the archives (ADE20K's in GluonCV, VOC's in torchvision); where there is
-none, the archive's own are all there is. Cityscapes' terms let only its users fetch it: theirs are the zip files.
+none, that of the first download is remembered (`first_hashes`). Cityscapes' terms let only its users fetch it: theirs
+are the zip files.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from segmenter.data.sets.archives import unpack
 from segmenter.data.sets.pascal_context import make_label_files
 from segmenter.download import Failed, digest, fetch
 from segmenter.errors import UserError
+from segmenter.first_hashes import agree
 
 MIT = "http://data.csail.mit.edu/places/ADEchallenge"
 VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
@@ -146,7 +148,9 @@ def _have(archive: Archive, root: Path, source: Source) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             fetch(archive.address, path, wanted, algorithm or "sha256")
-        elif wanted and (found := digest(path, algorithm)) != wanted:
+        if not wanted:
+            agree(archive.address, path, digest(path))
+        elif (found := digest(path, algorithm)) != wanted:
             text = f"{path} has the {algorithm} {found[:8]}..., not {wanted[:8]}... as published"
             raise UserError(f"{text}; delete it and start again")
     except Failed as error:

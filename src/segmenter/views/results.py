@@ -1,0 +1,96 @@
+"""Files that `predict` makes in a folder: it overwrites none but its own, and those only where that is asked for.
+
+Its own are those that a list beside them names with their sha256. A mark inside a file would stay when somebody
+corrects it by hand, and .npy has no place for one.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segmenter import atomic
+from segmenter.data.apart import refuse_data
+from segmenter.download import digest
+from segmenter.errors import UserError
+
+LIST = "predicted.jsonl"
+LONGEST = 2**16  # characters of a line in it
+Write = Callable[[Path, Callable[[Path], object]], None]
+
+
+class Results:
+    """The results in a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.list = folder, folder / LIST
+        self._replaced: set[Path] = set()
+
+    def claim(self, paths: Sequence[Path], overwrite: bool) -> None:
+        """Returns if all these files may be written below the folder.
+
+        Raises:
+            UserError: the folder holds data, or files are there: others than `predict` wrote, or no `overwrite`.
+        """
+        below = dict.fromkeys(self.folder / path.relative_to(self.folder).parts[0] for path in paths)
+        refuse_data([self.folder, *below])
+        if self.list.is_symlink() or (self.list.exists() and not self.list.is_file()):
+            raise UserError(f"{self.list} is no file, but predict lists its results there; choose another --out")
+        there = [path for path in paths if os.path.lexists(path)]
+        noted = self._noted() if there else {}
+        foreign = [path for path in there if not self._is_own(path, noted)]
+        if foreign:
+            raise UserError(
+                f"{self.folder} holds {len(foreign)} files in the place of results that predict did not write, or that "
+                "were changed since; choose another --out:",
+                [f"- {path}" for path in foreign],
+            )
+        if there and not overwrite:
+            raise UserError(
+                f"{self.folder} holds {len(there)} results of an earlier predict; choose another --out, or add "
+                "--overwrite to write them anew:",
+                [f"- {path}" for path in there],
+            )
+        self._replaced = set(there)
+
+    def write(self, path: Path, writer: Callable[[Path], object]) -> None:
+        """As `atomic.write`, and notes the file as a result.
+
+        Raises:
+            UserError: as there, or another process has written it since.
+        """
+        if path not in self._replaced and os.path.lexists(path):
+            raise UserError(f"{path} has come to be there since predict began; choose another --out")
+
+        def noting(beside: Path) -> None:
+            writer(beside)
+            self._note(path, digest(beside))
+
+        atomic.write(path, noting)
+
+    def _is_own(self, path: Path, noted: dict[str, set[str]]) -> bool:
+        if path.is_symlink() or not path.is_file():
+            return False
+        return digest(path) in noted.get(path.relative_to(self.folder).as_posix(), ())
+
+    def _noted(self) -> dict[str, set[str]]:
+        """Hashes of each result; a line that is no result, such as one that a kill has cut, says nothing."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        if self.list.is_file():
+            with self.list.open(encoding="utf-8", errors="replace") as lines:
+                while line := lines.readline(LONGEST):
+                    try:
+                        entry = json.loads(line)
+                        found[entry["file"]].add(entry["sha256"])
+                    except (ValueError, TypeError, KeyError, RecursionError):
+                        continue
+        return found
+
+    def _note(self, path: Path, found: str) -> None:
+        """Before the file is in its place: killed in between, it is the one from before or none."""
+        entry = json.dumps({"file": path.relative_to(self.folder).as_posix(), "sha256": found})
+        with self.list.open("a+b") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            cut = file.read() not in (b"", b"\n")
+            file.write(b"\n" * cut + entry.encode() + b"\n")
