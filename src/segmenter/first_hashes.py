@@ -29,7 +29,7 @@ def note_of(address: str) -> Path:
 
 
 def agree(address: str, path: Path, found: str) -> None:
-    """Returns if a file has the hash that it had at first; the first one is remembered.
+    """Checks that a file has the hash that it had at first; the first one is recorded.
 
     Raises:
         UserError: it has another one, or the first one cannot be remembered.

@@ -48,7 +48,7 @@ def most_processes() -> int:
 
 
 def refuse_processes(setting: str, count: int) -> None:
-    """Returns if this machine can have that many processes or threads.
+    """Checks that this machine can run that many processes or threads.
 
     Raises:
         UserError: it cannot.
@@ -83,7 +83,7 @@ def _called(hint: object, name: str) -> str:
 
 
 def refuse_outside(value: object, hint: object, place: str) -> None:
-    """Returns if a value, or every item or field of it, is inside the range that its annotation has, if any.
+    """Checks that a value, or every item or field of it, is inside the range of its annotation, if it has one.
 
     Raises:
         UserError: it is not; `place` says where.

@@ -162,7 +162,7 @@ def unreadable(path: str | Path, error: BaseException) -> UserError:
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read; change its permissions")
     if isinstance(error, Image.UnidentifiedImageError):
-        return UserError(f"{path} is no picture that can be read ({', '.join(s[1:] for s in SUFFIXES)})")
+        return UserError(f"{path} is not a readable picture ({', '.join(s[1:] for s in SUFFIXES)})")
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f"{path} is too large ({error}); cut it into tiles")
     return UserError(f"{path} is broken or incomplete ({cleaned(str(error), 200)}); copy it again or remove it")

@@ -1,4 +1,4 @@
-"""What a mask of very many values looks like, where it is none: a photo, or a mask that smoothing or JPEG has spoilt.
+"""Recognises files with very many values that are not masks: photos, or masks spoilt by smoothing or JPEG.
 
 Label masks consist of areas of one value. In a photo few neighbours are equal and most are similar; smoothing and JPEG
 leave areas, and along their edges values that are nowhere else.
@@ -41,7 +41,7 @@ def likeness(mask: np.ndarray) -> str | None:
     return SPOILT if few_pixels and thin.sum() >= max(MANY // 2, len(values) / 2) else None
 
 
-def told(kind: str, masks: Sequence[Path], count: int) -> str:
+def warning_text(kind: str, masks: Sequence[Path], count: int) -> str:
     """The sentence on `masks` of one kind, among `count` that were looked at."""
     first, which = masks[0], f"{len(masks)} of {count} masks"
     if kind == PHOTO:

@@ -146,10 +146,10 @@ def made_smaller(written: list[Written]) -> str:
     return f"the overlay of {of_what} is smaller than the photo: it has at most {LARGEST_OVERLAY / 1e6:.3g} megapixels"
 
 
-def told(written: list[Written], out: Path, overlays: bool) -> str:
+def summary(written: list[Written], out: Path, overlays: bool) -> str:
     """One line on what `predict_files` wrote."""
     task = next(task for name, task in TASKS.items() if name in written[0])
-    line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.told(written)}"
+    line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.describe(written)}"
     return line + overlays * f", {cleaned(str(out / 'overlays'))}"
 
 

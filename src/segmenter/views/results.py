@@ -28,7 +28,7 @@ class Results:
         self._replaced: set[Path] = set()
 
     def claim(self, paths: Sequence[Path], overwrite: bool) -> None:
-        """Returns if all these files may be written below the folder.
+        """Checks that all these files may be written below the folder.
 
         Raises:
             UserError: the folder holds data, or files are there: others than `predict` wrote, or no `overwrite`.
@@ -36,7 +36,7 @@ class Results:
         below = dict.fromkeys(self.folder / path.relative_to(self.folder).parts[0] for path in paths)
         refuse_data([self.folder, *below])
         if self.list.is_symlink() or (self.list.exists() and not self.list.is_file()):
-            raise UserError(f"{self.list} is no file, but predict lists its results there; choose another --out")
+            raise UserError(f"{self.list} is not a file, but predict lists its results there; choose another --out")
         there = [path for path in paths if os.path.lexists(path)]
         noted = self._noted() if there else {}
         foreign = [path for path in there if not self._is_own(path, noted)]
