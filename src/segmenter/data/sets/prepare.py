@@ -112,7 +112,7 @@ def prepare(name: str, root: Path, source: Source) -> str:
     """Makes `root` a folder of the data set; returns one line on what is there. What is there already is kept.
 
     Raises:
-        UserError: an archive could not be downloaded, is not the published one or is unsafe, or the folder is incomplete afterwards.
+        UserError: an archive could not be downloaded, is unsafe or not the published one, or the folder is incomplete.
     """
     root = root.expanduser()
     settings = Data(root=str(root), layout=name)
