@@ -268,9 +268,7 @@ def test_a_split_in_two_places(tmp_path):
     for folder in ("val", "valid"):
         image(tmp_path / folder / "images/a.png")
         mask(tmp_path / folder / "masks/a.png")
-    assert (
-        refused(tmp_path) == f"{tmp_path} holds the val images twice, once in {tmp_path}/valid/images; remove one"
-    )
+    assert refused(tmp_path) == f"{tmp_path} holds the val images twice, once in {tmp_path}/valid/images; remove one"
 
 
 def test_only_the_test_split_may_lack_its_masks_folder(tmp_path):

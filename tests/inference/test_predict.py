@@ -1,4 +1,4 @@
-"""Proves that photos of every kind and size get labels of their own, upright size; others are refused."""
+"""Proves that photos of every kind and size get labels at their own upright size; others are refused."""
 
 import numpy as np
 import pytest

@@ -183,9 +183,7 @@ class Grid:
             picture = colors * light[..., None] * tint
         else:
             clear = np.where(depth < FAR, np.exp(-depth / drawing.haze), 1).astype(np.float32)
-            picture = colors * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (
-                drawing.sky.horizon * tint
-            )
+            picture = colors * (light * clear)[..., None] * tint + (1 - clear)[..., None] * (drawing.sky.horizon * tint)
         picture += self.noise()
         return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
