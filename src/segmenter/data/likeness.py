@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-MANY = 16  # values from which on it is asked at all
-FEWEST = 1024  # pixels of a mask that tells
-SIDE = 1024  # pixels of the middle that is looked at
+MANY = 16  # values; masks with fewer are not examined
+FEWEST = 1024  # pixels; smaller masks are not examined
+SIDE = 1024  # pixels of the side of the middle part that is examined
 PHOTO, SPOILT = "a photo", "smoothed or compressed"
 THIN = 0.1  # share of a value's pixels that lie inside of an area of it, below which it stands at edges only
 
