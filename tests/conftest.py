@@ -23,7 +23,7 @@ ENTRIES = [f"  - {{name: {name}, color: {list(color)}}}" for name, color in zip(
 CLASSES = "\n".join(["classes:", *ENTRIES])
 
 
-class Told(NamedTuple):
+class Completed(NamedTuple):
     """What a command answered."""
 
     status: int
@@ -198,15 +198,15 @@ def nothing_remembered(tmp_path_factory, monkeypatch) -> None:
 
 
 @pytest.fixture
-def command(capfd, one_thread) -> Callable[..., Told]:
+def command(capfd, one_thread) -> Callable[..., Completed]:
     """Runs `segmenter ARGUMENTS` in this process."""
 
-    def run(*arguments: object) -> Told:
+    def run(*arguments: object) -> Completed:
         capfd.readouterr()
         try:
             status = cli.main([str(argument) for argument in arguments])
         except SystemExit as end:
             status = end.code
-        return Told(status, *capfd.readouterr())
+        return Completed(status, *capfd.readouterr())
 
     return run

@@ -206,14 +206,14 @@ def predict(
     """
     from segmenter.inference.presets import settings
     from segmenter.published.loading import load
-    from segmenter.views.pictures import made_smaller, predict_files, told
+    from segmenter.views.pictures import made_smaller, predict_files, summary
 
     network = load(model, device, precision)
     inference = settings(preset, network.recipe) if preset else None
     written = predict_files(network, images, out, multiscale, native, overlays, format, inference, overwrite)
     if text := made_smaller(written):
         print(text, file=sys.stderr)
-    tell(as_json(written) if json else told(written, out, overlays))
+    tell(as_json(written) if json else summary(written, out, overlays))
 
 
 @checked

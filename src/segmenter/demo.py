@@ -29,7 +29,7 @@ def demo(out: Path, device: str = "auto") -> Scores:
     """
     refuse_data([out])
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is no empty folder; choose another --out")
+        raise UserError(f"{out} is not an empty folder; choose another --out")
     recipe = recipes.read("demo")
     train(recipe, out / "run", device)
     model = load(out / "run", device)

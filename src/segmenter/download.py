@@ -55,7 +55,7 @@ def fetch(address: str, path: Path, known: str = "", algorithm: str = "sha256") 
     What has come before it broke off is kept beside the place, as NAME.part, and the next call goes on from it.
 
     Raises:
-        Failed: it cannot be had, is too large, or has another hash.
+        Failed: it could not be downloaded, is too large, or has another hash.
         OSError: it cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
@@ -102,7 +102,7 @@ def _receive_all(address: str, file: BinaryIO) -> None:
             # A host that never sent a byte is not asked twice.
             if barren >= (TRIES if begun else 1):
                 kept = f"; {have / 1e6:.1f} MB are there, and the next try goes on from them" if have else ""
-                raise Failed(f"{address} cannot be had ({reason}{kept})")
+                raise Failed(f"{address} could not be downloaded ({reason}{kept})")
             time.sleep(PAUSE * barren)
 
 

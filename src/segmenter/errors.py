@@ -53,7 +53,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def brief(name: object, most: int = 30) -> str:
-    """The beginning of a name that a file gives: it may be no name, but a line of a file that is none of ours."""
+    """The beginning of a name that a file gives: it may be any line of a file that is not ours."""
     text = str(name) if not isinstance(name, tuple | list | dict) else shown(name)
     return cleaned(text[:most], 2 * most) + "..." * (len(text) > most)
 

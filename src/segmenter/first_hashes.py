@@ -1,8 +1,8 @@
-"""Remembers the sha256 that a file had when it first came from an address that publishes none.
+"""Records the sha256 of the first download from an address that publishes none.
 
-A later download, into whatever folder, must have the same. This proves that the file is the one from then, not that
-the one from then was its publisher's: who answers the first download is believed. What is remembered lies in a folder
-of its own, not beside the files, so that whoever exchanges a file does not exchange its hash with it.
+A later download, into any folder, must have the same hash. This proves that the file has not changed since, not that
+the first one was the publisher's: the first download is trusted. The records are in a separate folder, not beside the
+files, so that replacing a file does not replace its hash.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from segmenter import atomic
 from segmenter.errors import UserError
 
 logger = logging.getLogger(__name__)
-STATE = "XDG_STATE_HOME"  # environment variable: a folder to take instead of ~/.local/state
+STATE = "XDG_STATE_HOME"  # environment variable: a folder to use instead of ~/.local/state
 
 
 def note_of(address: str) -> Path:
-    """The file that the hash of an address is remembered in.
+    """The file in which the hash of an address is recorded.
 
     Raises:
         UserError: there is no home folder.
@@ -31,7 +31,7 @@ def note_of(address: str) -> Path:
 
 
 def agree(address: str, path: Path, found: str) -> None:
-    """Returns if a file has the hash that it had at first, which is remembered; a warning says where it cannot be.
+    """Checks that a file has the hash that it had at first; the first one is recorded, or a warning says why not.
 
     Raises:
         UserError: it has another one, or the first one cannot be read.

@@ -61,7 +61,7 @@ def _called(hint: object, name: str) -> str:
 
 
 def refuse_outside(value: object, hint: object, place: str) -> None:
-    """Returns if a value, or every item or field of it, is inside the range that its annotation has, if any.
+    """Checks that a value, or every item or field of it, is inside the range of its annotation, if it has one.
 
     Raises:
         UserError: it is not; `place` says where.

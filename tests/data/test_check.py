@@ -84,7 +84,7 @@ def test_unreadable_files_and_sizes_that_differ(root):
     pair(root, "val/d", [[0, 1]], size=(2, 2))
     assert texts(check_labels(opened(root)), "error") == [
         f"{root}/train/images/a.png is empty (0 bytes); copy it again or remove it",
-        f"{root}/train/masks/b.png is no picture that can be read (png, jpg, jpeg, webp, tif, tiff, bmp)",
+        f"{root}/train/masks/b.png is not a readable picture (png, jpg, jpeg, webp, tif, tiff, bmp)",
         f"{root}/val/images/d.png is 2 x 2 (height x width), but its mask {root}/val/masks/d.png is 1 x 2; "
         "export the mask at the image's size",
     ]

@@ -118,7 +118,7 @@ def test_broken_files_are_named(tmp_path):
     path.write_bytes(b"")
     assert refused(read_image, path) == f"{path} is empty (0 bytes); copy it again or remove it"
     path.write_text("no picture")
-    assert refused(read_image, path) == f"{path} is no picture that can be read (png, jpg, jpeg, webp, tif, tiff, bmp)"
+    assert refused(read_image, path) == f"{path} is not a readable picture (png, jpg, jpeg, webp, tif, tiff, bmp)"
     assert refused(image_size, path) == refused(read_image, path)
     assert refused(read_image, tmp_path) == f"{tmp_path} is a folder, not a picture"
     for name in ("y.png", "y.jpg"):

@@ -48,7 +48,7 @@ def test_no_program_is_started_for_postscript(tmp_path, monkeypatch, read):
     monkeypatch.setattr("subprocess.Popen", lambda *arguments, **_: started.append(arguments))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    assert "a.png is no picture that can be read (png, jpg" in refused(read, tmp_path / "a.png")
+    assert "a.png is not a readable picture (png, jpg" in refused(read, tmp_path / "a.png")
     assert not started
 
 
@@ -66,7 +66,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path, read):
 def test_a_name_cannot_speak_to_the_terminal(tmp_path):
     path = tmp_path / "a\x1b[2J\nb.png"
     path.write_bytes(b"no picture")
-    assert "a\\x1b[2J\\nb.png is no picture" in refused(read_image, path)
+    assert "a\\x1b[2J\\nb.png is not a readable picture" in refused(read_image, path)
 
 
 def test_links_in_circles_are_walked_once(tmp_path):

@@ -308,7 +308,7 @@ def test_a_chosen_layout_that_is_not_there_says_what_it_needs(tmp_path, layout):
     known = LAYOUTS[layout.removesuffix("_59")]
     assert all(f"{folder}/" in known.expected for folder in known.folders)
     assert text == (
-        f"{tmp_path} holds photos/, but {known.title} has {known.expected}; write the folder that it was unpacked into"
+        f"{tmp_path} holds photos/, but {known.title} has {known.expected}; give the folder that it was unpacked into"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import segmenter
 from segmenter import config, ranges
-from segmenter.cost.benchmark import WAYS, benchmark
+from segmenter.cost.benchmark import WORKLOADS, benchmark
 from segmenter.errors import UserError
 
 WRONG = [
@@ -57,12 +57,12 @@ def test_python_refuses_the_same(discs):
     photo = discs / "test/images/test0.png"
     result = segmenter.predict(tiny, photo)
     for call, expected in [
-        (lambda: benchmark(tiny, WAYS, batch=0), "batch is 0; write a value from 1 to 4096"),
-        (lambda: benchmark(tiny, WAYS, seconds=math.nan), "seconds is nan; write"),
-        (lambda: benchmark(tiny, WAYS, size=(10**9, 64)), "size is 1000000000 64; write"),
-        (lambda: benchmark(tiny, WAYS, batch="many"), "batch is 'many'; write"),
-        (lambda: benchmark(tiny, WAYS, batch=1.5), "batch is 1.5; write"),
-        (lambda: benchmark(tiny, WAYS, batch=10**5000), "batch is a number of "),
+        (lambda: benchmark(tiny, WORKLOADS, batch=0), "batch is 0; write a value from 1 to 4096"),
+        (lambda: benchmark(tiny, WORKLOADS, seconds=math.nan), "seconds is nan; write"),
+        (lambda: benchmark(tiny, WORKLOADS, size=(10**9, 64)), "size is 1000000000 64; write"),
+        (lambda: benchmark(tiny, WORKLOADS, batch="many"), "batch is 'many'; write"),
+        (lambda: benchmark(tiny, WORKLOADS, batch=1.5), "batch is 1.5; write"),
+        (lambda: benchmark(tiny, WORKLOADS, batch=10**5000), "batch is a number of "),
         (lambda: segmenter.evaluate(tiny, discs, workers=-1), "workers is -1; write a value from 0 to 1000"),
         (lambda: segmenter.overlay(photo, result, opacity=math.nan), "opacity is nan; write a value from 0 to 1"),
         (lambda: segmenter.create("vit_tiny_patch16_224", classes=0), "classes is 0; write a value from 1 to 65535"),

@@ -243,7 +243,7 @@ def test_a_recipe_that_cannot_be(tmp_path, discs, tiny_recipe, command, group, k
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("train: [", ("wrong.yaml is no valid YAML",)),
+        ("train: [", ("wrong.yaml is not valid YAML",)),
         ("train", ("wrong.yaml holds no settings", "`lr: 0.001`")),
         ("train: 3", ("train holds no settings", "indented")),
     ],
@@ -270,7 +270,7 @@ def test_a_traceback_is_shown_where_it_is_asked_for(command, tmp_path):
         told = command(*arguments)
         assert told.status == 1
         assert told.err.count("Traceback") == 1
-        assert told.err.splitlines()[-1].startswith(f"segmenter: {tmp_path} is no run folder")
+        assert told.err.splitlines()[-1].startswith(f"segmenter: {tmp_path} is not a run folder")
 
 
 # ---- output
@@ -359,7 +359,7 @@ def test_a_model_folder_without_one_of_its_files(disc_run, discs, command, tmp_p
     (run / name).unlink()
     rest = (discs,) if verb == "evaluate" else (discs / "test" / "images", "--out", tmp_path / "out")
     told = command(verb, run, *rest)
-    assert_refused(told, f"{run} is no model folder: {name} is missing", "segmenter train")
+    assert_refused(told, f"{run} is not a model folder: {name} is missing", "segmenter train")
 
 
 def test_a_model_folder_that_does_not_exist(discs, command, tmp_path):
@@ -396,7 +396,7 @@ def test_a_state_that_is_missing_or_damaged(disc_run, command, tmp_path):
     assert ". " not in told.err
     (run / "state.pt").unlink()
     assert_refused(command("resume", run), f"{run} has no state.pt to go on from")
-    assert_refused(command("resume", tmp_path), f"{tmp_path} is no run folder", "segmenter train --out")
+    assert_refused(command("resume", tmp_path), f"{tmp_path} is not a run folder", "segmenter train --out")
 
 
 def test_classes_changed_since_the_run_began(disc_run, disc_folder, command, tmp_path):

@@ -1,4 +1,4 @@
-"""Proves that photos of every kind and size get labels of their own, upright size; others are refused."""
+"""Proves that photos of every kind and size get labels at their own upright size; others are refused."""
 
 import numpy as np
 import pytest
@@ -150,7 +150,7 @@ def test_other_pictures_are_refused_with_a_sentence(model, tmp_path):
     with pytest.raises(UserError, match=r"floats.tif has pixels of the kind 'F'.*save it as an 8-bit RGB"):
         predict(model, saved(floats, tmp_path / "floats.tif"))
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"text.png is no picture that can be read"):
+    with pytest.raises(UserError, match=r"text.png is not a readable picture"):
         predict(model, tmp_path / "text.png")
     with pytest.raises(UserError, match=r"none.png does not exist"):
         predict(model, tmp_path / "none.png")

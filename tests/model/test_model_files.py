@@ -109,7 +109,7 @@ def test_there_is_no_folder(tmp_path):
 def test_a_file_is_missing(folder, name):
     (folder / name).unlink()
     text = refused(folder)
-    assert text == f"{folder} is no model folder: {name} is missing; `segmenter train` writes one"
+    assert text == f"{folder} is not a model folder: {name} is missing; `segmenter train` writes one"
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])

@@ -228,7 +228,7 @@ def test_an_encoder_comes_back_to_segmenter():
     old, new = small_model("setr_pup"), small_model("mask_transformer")
     stir(old)
     kept = transfer(old, new)
-    assert {"encoder.norm.weight", "encoder.norm.bias"} < set(kept)  # SETR has no use for it
+    assert {"encoder.norm.weight", "encoder.norm.bias"} < set(kept)  # SETR does not need it
     assert all(key.startswith(("decoder.", "encoder.norm.")) for key in kept)
     assert torch.equal(new.encoder.vit.blocks[1].mlp.fc2.weight, old.encoder.vit.blocks[1].mlp.fc2.weight)
 

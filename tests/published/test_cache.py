@@ -112,7 +112,7 @@ def row(host: Host | str, *files: File, name: str = "seg-tiny-mask-test", decode
 
 
 def refused(model: Published) -> str:
-    """The one sentence that says why the model cannot be had."""
+    """The one sentence that says why the model could not be downloaded."""
     with pytest.raises(UserError) as error:
         cache.fetch(model)
     assert "\n" not in str(error.value)
@@ -201,7 +201,7 @@ def test_what_is_there_is_kept_and_the_next_command_goes_on(host):
     host.mishaps = [Mishap(after=4000), *[Mishap(after=0)] * network.TRIES]
     model = row(host)
     text = refused(model)
-    assert f"{host.address}model.bin cannot be had (the connection broke off; 0.0 MB are there, and the next" in text
+    assert f"{host.address}model.bin could not be downloaded (the connection broke off; 0.0 MB are there," in text
     assert part_of(model).read_bytes() == CONTENT[:4000]
     assert not (part_of(model).parent / "model.bin").exists()
     assert len(host.asked) == 1 + network.TRIES
@@ -213,7 +213,7 @@ def test_what_is_there_is_kept_and_the_next_command_goes_on(host):
 def test_a_server_that_always_cuts_at_the_same_place_is_given_up(host):
     host.ranges = False
     host.mishaps = [Mishap(after=4000)] * 20
-    assert "cannot be had (the connection broke off" in refused(row(host))
+    assert "could not be downloaded (the connection broke off" in refused(row(host))
     assert len(host.asked) == 1 + network.TRIES
 
 
@@ -261,7 +261,7 @@ def test_two_processes_at_once_fetch_it_once(host):
     assert (found[0] / "model.bin").read_bytes() == CONTENT
 
 
-# ---- what cannot be had
+# ---- what could not be downloaded
 
 
 def test_a_file_that_is_gone(host, monkeypatch):
@@ -285,7 +285,7 @@ def test_a_file_that_is_gone(host, monkeypatch):
     ("mishap", "text"),
     [
         (Mishap(status=403), "is gone: the server answers 403 Forbidden"),
-        (Mishap(status=503), "cannot be had (the server answers 503 Service Unavailable)"),
+        (Mishap(status=503), "could not be downloaded (the server answers 503 Service Unavailable)"),
         (Mishap(kind="text/html; charset=utf-8"), "is gone: the server answers with a web page"),
     ],
 )

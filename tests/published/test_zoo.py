@@ -1,4 +1,4 @@
-"""Proves that every encoder that `segmenter models` lists can be had."""
+"""Proves that every encoder that `segmenter models` lists can be created."""
 
 import torch
 

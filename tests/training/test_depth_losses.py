@@ -27,7 +27,7 @@ def known_pixels(truth: np.ndarray) -> list[tuple[int, int]]:
     return [(y, x) for y in range(truth.shape[0]) for x in range(truth.shape[1]) if not math.isnan(truth[y, x])]
 
 
-def by_hand_normalised(image: np.ndarray, known: list[tuple[int, int]]) -> np.ndarray:
+def by_hand_normalized(image: np.ndarray, known: list[tuple[int, int]]) -> np.ndarray:
     values = sorted(image[place] for place in known)
     middle = values[(len(values) - 1) // 2]
     return (image - middle) / (sum(abs(value - middle) for value in values) / len(values))
@@ -57,8 +57,8 @@ def by_hand_inverse(predicted: np.ndarray, truth: np.ndarray, kind: str, weight:
     total = 0.0
     for image, true in zip(predicted, truth, strict=True):
         known = known_pixels(true)
-        goal = by_hand_normalised(true, known)
-        brought = by_hand_aligned(image, goal, known) if kind == "mse" else by_hand_normalised(image, known)
+        goal = by_hand_normalized(true, known)
+        brought = by_hand_aligned(image, goal, known) if kind == "mse" else by_hand_normalized(image, known)
         residual = brought - goal
         sizes = sorted(abs(residual[place]) for place in known)
         if kind == "mse":

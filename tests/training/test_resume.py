@@ -1,4 +1,4 @@
-"""Proves that a run that is stopped, cut off or refused goes on bit for bit as if nothing had happened."""
+"""Proves that a run that is stopped, cut off or refused continues bit for bit as if nothing had happened."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Proves that files, folders and globs become label maps and overlays named after what they were made of."""
+"""Proves that files, folders and globs become label maps and overlays named after their photos."""
 
 import numpy as np
 import pytest

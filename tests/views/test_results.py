@@ -175,7 +175,7 @@ def test_a_file_that_comes_while_it_predicts_stays(model, photo, tmp_path, monke
     out, real = tmp_path / "out", pictures.predict
     mine = out / "overlays" / "a.jpg"
     monkeypatch.setattr(pictures, "predict", lambda *arguments: draw(mine) and real(*arguments))
-    assert "has come to be there since predict began" in refused(model, [str(photo)], out)
+    assert "appeared after predict began" in refused(model, [str(photo)], out)
     assert Image.open(mine).format == "PNG"
 
 

@@ -52,7 +52,7 @@ class JsonSettings:
         return None if value is None else tuple(value)
 
     def refuse_unless(self, key: str, *known: object) -> None:
-        """Does nothing if a setting is not stated, or is one of the known values.
+        """Checks that a setting is not stated, or has one of the known values.
 
         Raises:
             UserError: it has another value.

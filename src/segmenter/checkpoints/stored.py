@@ -89,7 +89,7 @@ class StoredArray:
 
 
 class NumpyType:
-    """A numpy dtype; `code` is None where it is none of numbers."""
+    """A numpy dtype; `code` is None unless it is numeric."""
 
     def __init__(self, code: object, *_: object):
         text = code if isinstance(code, str) else ""

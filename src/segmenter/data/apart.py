@@ -14,7 +14,7 @@ CAMVID = tuple(f"{split}annot" for split in SPLITS)
 
 
 def refuse_data(folders: Iterable[Path]) -> None:
-    """Returns if results may be written into these folders, which need not exist; links are followed.
+    """Checks that results may be written into these folders, which need not exist; links are followed.
 
     Raises:
         UserError: one of them is a data folder or a split of one, or lies among the images or masks of one.

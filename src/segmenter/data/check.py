@@ -12,7 +12,7 @@ import numpy as np
 from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_values
 from segmenter.data.findings import Finding, Verdict, duplicates, listed, look_at
-from segmenter.data.likeness import MANY, PHOTO, SPOILT, likeness, told
+from segmenter.data.likeness import MANY, PHOTO, SPOILT, likeness, warning_text
 from segmenter.data.pairs import first
 from segmenter.data.samples import DataSet, FileSample, Sample, size_text
 from segmenter.errors import UserError
@@ -126,7 +126,7 @@ def _count(labels: np.ndarray, classes: Classes, seen: _Seen) -> _Seen:
 
 
 def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Classes) -> list[Finding]:
-    """What is wrong with single files; values without class are told once a value, not once a file."""
+    """What is wrong with single files; values without class are reported once per value, not once per file."""
     by_kind = defaultdict(list)
     holders = defaultdict(list)
     for sample, result in zip(samples, seen, strict=True):
@@ -141,14 +141,14 @@ def _file_findings(samples: Sequence[Sample], seen: Sequence[_Seen], classes: Cl
 
 
 def _mask_findings(split: str, samples: Sequence[Sample], seen: Sequence[_Seen]) -> list[Finding]:
-    """Masks that can be read but teach nothing, are none, or were stored with loss."""
+    """Masks that can be read but teach nothing, are not masks, or were stored with loss."""
     findings = []
     for kind in (PHOTO, SPOILT):
         alike = [(sample, result) for sample, result in zip(samples, seen, strict=True) if result.like == kind]
         if alike:
             severity = "error" if any(result.unknown for _, result in alike) else "warning"
             masks = [sample.target_path for sample, _ in alike]
-            findings.append(Finding(severity, f"{split}: {told(kind, masks, len(samples))}"))
+            findings.append(Finding(severity, f"{split}: {warning_text(kind, masks, len(samples))}"))
     pairs = zip(samples, seen, strict=True)
     empty = [sample.name for sample, result in pairs if result.counts is not None and not result.counts.any()]
     if empty:

@@ -97,12 +97,12 @@ class Classes:
     def read(cls, path: str | Path) -> "Classes":
         """Classes of a classes.yaml.
 
-        `classes`: a list of names, or of {name, color, id}; color, [r, g, b] or "#rrggbb", and id may lack.
+        `classes`: a list of names, or of {name, color, id}; color, [r, g, b] or "#rrggbb", and id are optional.
         `masks`: `values` (the default) or `colors`. `ignore`: one more mask value that means ignore.
         `map`: mask value to class id or ignore value; with `masks: colors` the keys are colours, "#rrggbb".
 
         Raises:
-            UserError: the file is missing, is no YAML, or says something that cannot be.
+            UserError: the file is missing, is not YAML, or holds something impossible.
         """
         path = Path(path)
         content = read_yaml(path)
@@ -123,7 +123,7 @@ class Classes:
         if ignore in range(len(classes)) and not classes.by_color:
             raise UserError(
                 f"{path}: ignore is {shown(ignore)}, which is the id of class {shown(names[ignore])}; write a value "
-                "that is no class"
+                "that is not a class"
             )
         if ignore != classes.ignore:
             classes = classes._mapped([(ignore, classes.ignore)], f"{path}: ignore")
@@ -201,7 +201,7 @@ class Classes:
         """Labels (H W, uint8, or uint16 above 255 classes) of a mask as `files.read_values` returns it.
 
         Raises:
-            UserError: the mask holds a value that is no class, not ignored and not mapped.
+            UserError: the mask holds a value that is not a class, not ignored and not mapped.
         """
         labels, unknown = self.lookup(mask)
         if unknown:

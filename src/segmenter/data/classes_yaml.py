@@ -101,7 +101,7 @@ def fill_colors(colors: Sequence[Color | None]) -> tuple[Color, ...]:
 
 
 def read_map(value: object, path: Path) -> dict:
-    """The `map` of a classes.yaml, empty where there is none; its entries are not checked here."""
+    """The `map` of a classes.yaml, empty if it has none; its entries are not checked here."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -163,7 +163,7 @@ def unreadable(path: str | Path, error: BaseException) -> UserError:
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read; change its permissions")
     if isinstance(error, Image.UnidentifiedImageError):
-        return UserError(f"{path} is no picture that can be read ({', '.join(s[1:] for s in SUFFIXES)})")
+        return UserError(f"{path} is not a readable picture ({', '.join(s[1:] for s in SUFFIXES)})")
     if isinstance(error, MemoryError):
         return UserError(f"{path} does not fit into memory; cut it into tiles")
     if isinstance(error, Image.DecompressionBombError):

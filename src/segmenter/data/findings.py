@@ -48,7 +48,7 @@ class Verdict:
         return [finding.text for finding in self.findings if finding.severity == "warning"]
 
     def refuse_errors(self) -> None:
-        """Does nothing, or stops with all the errors.
+        """Raises all the errors together, if there are any.
 
         Raises:
             UserError: at least one finding is an error.

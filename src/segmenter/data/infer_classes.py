@@ -13,7 +13,7 @@ import numpy as np
 
 from segmenter.data.classes import Classes, default_colors, parse_map
 from segmenter.data.files import read_palette, read_values
-from segmenter.data.likeness import PHOTO, SPOILT, likeness, told
+from segmenter.data.likeness import PHOTO, SPOILT, likeness, warning_text
 from segmenter.errors import UserError
 
 WRITTEN = 16  # classes that a message writes out
@@ -34,7 +34,7 @@ def infer_classes(masks: Sequence[Path], path: Path, pairs: Sequence[str] = ()) 
         raise UserError(f"there are no masks to tell the classes from; write {path}")
     for kind in (PHOTO, SPOILT):
         if such := [mask for mask, (_, like) in zip(masks, looked_at, strict=True) if like == kind]:
-            raise UserError(told(kind, such, len(masks)))
+            raise UserError(warning_text(kind, such, len(masks)))
     per_mask = [found for found, _ in looked_at]
     if any(isinstance(values[0], str) for values in per_mask):
         raise _for_colors({v for values in per_mask for v in values if isinstance(v, str)}, path)

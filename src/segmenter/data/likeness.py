@@ -1,4 +1,4 @@
-"""What a mask of very many values looks like, where it is none: a photo, or a mask that smoothing or JPEG has spoilt.
+"""Recognises files with very many values that are not masks: photos, or masks spoilt by smoothing or JPEG.
 
 Label masks consist of areas of one value. In a photo few neighbours are equal and most are similar; smoothing and JPEG
 leave areas, and along their edges values that are nowhere else.
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-MANY = 16  # values from which on it is asked at all
-FEWEST = 1024  # pixels of a mask that tells
-SIDE = 1024  # pixels of the middle that is looked at
+MANY = 16  # values; masks with fewer are not examined
+FEWEST = 1024  # pixels; smaller masks are not examined
+SIDE = 1024  # pixels of the side of the middle part that is examined
 PHOTO, SPOILT = "a photo", "smoothed or compressed"
 THIN = 0.1  # share of a value's pixels that lie inside of an area of it, below which it stands at edges only
 
@@ -41,7 +41,7 @@ def likeness(mask: np.ndarray) -> str | None:
     return SPOILT if few_pixels and thin.sum() >= max(MANY // 2, len(values) / 2) else None
 
 
-def told(kind: str, masks: Sequence[Path], count: int) -> str:
+def warning_text(kind: str, masks: Sequence[Path], count: int) -> str:
     """The sentence on `masks` of one kind, among `count` that were looked at."""
     first, which = masks[0], f"{len(masks)} of {count} masks"
     if kind == PHOTO:

@@ -28,7 +28,7 @@ DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of prctl
 logger = logging.getLogger(__name__)
 
 
-class _Told(Dataset):
+class _ReturnsErrors(Dataset):
     """A data set that returns its UserErrors instead of raising them."""
 
     def __init__(self, dataset: Dataset):
@@ -44,7 +44,7 @@ class _Told(Dataset):
             return error
 
 
-class _Collated:
+class _Collate:
     """Samples to a batch, or the first UserError among them."""
 
     def __init__(self, collate: Callable):
@@ -76,9 +76,9 @@ def loaded(
 def _given(dataset: Dataset, workers: int, batches: Iterable | None, pin: bool) -> Iterator[Any]:
     which = {"batch_size": None} if batches is None else {"batch_sampler": batches}
     loader = DataLoader(
-        _Told(dataset),
+        _ReturnsErrors(dataset),
         num_workers=carried(workers),
-        collate_fn=_Collated(default_convert if batches is None else default_collate),
+        collate_fn=_Collate(default_convert if batches is None else default_collate),
         pin_memory=pin,
         worker_init_fn=partial(_serve, os.getpid()),
         **which,

@@ -44,7 +44,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def refuse_larger(size: tuple[int, int]) -> None:
-    """Returns if an image may be resized to `size`.
+    """Checks that an image may be resized to `size`.
 
     Raises:
         UserError: it would have more than MOST_PIXELS.

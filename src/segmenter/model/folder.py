@@ -141,7 +141,7 @@ def write(folder: Path, state: Mapping[str, Tensor], about: Description) -> None
 def _hashes(folder: Path) -> list[str] | None:
     """The sha256 of the weights that a description was written for; two while one file replaces the other.
 
-    None where there is none, as earlier releases wrote none.
+    None if the description has none, as in earlier releases.
     """
     try:
         found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))[HASHES]
@@ -151,7 +151,7 @@ def _hashes(folder: Path) -> list[str] | None:
 
 
 def _refuse_changed(path: Path) -> None:
-    """Does nothing if weights are, byte for byte, those that the description beside them was written for.
+    """Checks that weights are, byte for byte, those that the description beside them was written for.
 
     Raises:
         UserError: they are not.
@@ -179,7 +179,7 @@ def read(folder: Path) -> Description:
     """
     for name in (WEIGHTS, ABOUT):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is no model folder: {name} is missing; `segmenter train` writes one")
+            raise UserError(f"{folder} is not a model folder: {name} is missing; `segmenter train` writes one")
     path = folder / ABOUT
     try:
         about = read_json(path)

@@ -144,8 +144,8 @@ def create(
         pretrained: True for timm's weights from the hub, or the path of a .safetensors or .pth file.
 
     Raises:
-        UserError: the encoder or decoder is unknown, a number is outside its range, or the weights cannot be downloaded
-            or read.
+        UserError: the encoder or decoder is unknown, a number is outside its range, or the weights cannot be
+            downloaded or read.
     """
     if isinstance(classes, int):
         refuse_outside(classes, ClassCount, "classes")

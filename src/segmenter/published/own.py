@@ -42,7 +42,7 @@ def read_folder(folder: Path) -> tuple[Segmenter, LoadReport]:
     """
     about = folders.read(folder)
     try:
-        with keys.on_meta():  # before it is known that the weights fit, no memory is taken for what they claim
+        with keys.on_meta():  # no memory is allocated before the weights are known to fit
             model = Segmenter.from_description(about)
     except UserError:
         raise
@@ -51,8 +51,8 @@ def read_folder(folder: Path) -> tuple[Segmenter, LoadReport]:
         raise UserError(f"{text}; {folders.RESTORE}") from error
     state, unused = folders.read_weights(model, folder / folders.WEIGHTS)
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
-    # Memory of its own: parts of the file may lie where arithmetic rounds otherwise. What is computed and saved
-    # nowhere, such as rotary positions, is there only in a model that was made for real.
+    # In newly allocated memory: unaligned parts of the file could make arithmetic round differently. What is computed
+    # and never saved, such as rotary positions, exists only in a model built on a real device.
     model = Segmenter.from_description(about) if computed else model.to_empty(device="cpu")
     model.load_state_dict(state)
     return model.eval(), LoadReport(TITLE, used=len(model.state_dict()), unused=unused)

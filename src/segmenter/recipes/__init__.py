@@ -26,7 +26,7 @@ DEEPEST = 32  # recipes that are built one on the other
 
 
 def names() -> list[str]:
-    """Recipes that come with the package, folder by folder; what they are built on, in parts/, is none."""
+    """Recipes that come with the package, folder by folder, without the partial ones in parts/."""
     found = sorted((path.parent, name) for name, path in _packaged().items())
     return [name for folder, name in found if folder.name != "parts"]
 
@@ -71,7 +71,7 @@ def _content(path: Path, way: tuple[Path, ...] = (), known: dict[Path, dict] | N
     try:
         content = read_yaml(path) or {}
     except (BadDocument, OSError) as error:
-        raise UserError(f"{path} is no valid YAML: {error}") from error
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     content = earlier.upgraded(content, path)
     bases = content.pop("base", []) if isinstance(content, dict) else []
     merged: dict = {}
@@ -207,7 +207,7 @@ def _hint(key: object, known: Iterable[str], place: str) -> str:
 
 
 def refuse_impossible(recipe: Recipe) -> None:
-    """Returns if a model can be trained with these numbers.
+    """Checks that a model can be trained with these numbers.
 
     Raises:
         UserError: one of them is out of its range, or two of them contradict each other.
@@ -229,7 +229,7 @@ def refuse_impossible(recipe: Recipe) -> None:
 
 
 def refuse_gaps(inference: config.Inference, source: str = "") -> None:
-    """Returns if the windows leave no pixel out.
+    """Checks that the windows leave out no pixel.
 
     Raises:
         UserError: they do.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_taken(folder: Path) -> None:
-    """Does nothing if `folder` can become a run folder.
+    """Checks that `folder` can become a run folder.
 
     Raises:
         UserError: the folder holds another run or other files.
@@ -87,7 +87,7 @@ def load_state(folder: Path, say: Callable[[str], None] = logger.warning) -> dic
     """Reads the state of a run, or the one before where the last is damaged; none: the run was ended before its first.
 
     Raises:
-        UserError: there is none any more, or all are damaged.
+        UserError: there is no state any more, or all are damaged.
     """
     last, before = folder / STATE, folder / BEFORE
     if not last.is_file() and not before.is_file():

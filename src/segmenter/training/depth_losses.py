@@ -28,8 +28,8 @@ def inverse_loss(predicted: Tensor, truth: Tensor, kind: str, gradient_weight: f
     """
     total = 0 * predicted.sum()
     for image, true, measured in _images(predicted, truth):
-        goal = normalised(true, measured)
-        residual = (aligned(image, goal, measured) if kind == "mse" else normalised(image, measured)) - goal
+        goal = normalized(true, measured)
+        residual = (aligned(image, goal, measured) if kind == "mse" else normalized(image, measured)) - goal
         size = residual[measured].abs()
         if kind == "mse":
             size = size.square()
@@ -68,7 +68,7 @@ def aligned(image: Tensor, goal: Tensor, measured: Tensor) -> Tensor:
     return (image - values.mean()) * scale + wanted.mean()
 
 
-def normalised(image: Tensor, measured: Tensor) -> Tensor:
+def normalized(image: Tensor, measured: Tensor) -> Tensor:
     """An image (H W) less its median, over its mean distance from the median, both of the measured pixels."""
     values = image[measured]
     shift = values.median()

@@ -71,10 +71,10 @@ def resume(out: Path, device: str = "auto") -> float:
     """Goes on with a run where its state was saved last, on a device, and returns its best validation score.
 
     Raises:
-        UserError: the folder is no run, its files are damaged, or as `train`.
+        UserError: the folder is not a run, its files are damaged, or as `train`.
     """
     if not (out / "recipe.yaml").is_file():
-        raise UserError(f"{out} is no run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
+        raise UserError(f"{out} is not a run folder: it has no recipe.yaml; `segmenter train --out {out}` makes one")
     recipe = recipes.read(str(out / "recipe.yaml"))
     here = processes.device_here(device)
     with _alone(out):

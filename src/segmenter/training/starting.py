@@ -65,7 +65,7 @@ def resume(run: str | Path, device: str = "auto") -> float:
         device: as for `train`.
 
     Raises:
-        UserError: the folder is no run, its files are damaged, or as `train`.
+        UserError: the folder is not a run, its files are damaged, or as `train`.
     """
     return loop.resume(Path(run), device)
 

@@ -48,7 +48,7 @@ def sampled_depth(result: DepthResult, rows: np.ndarray, columns: np.ndarray) ->
     return replace(result, depth=result.depth[np.ix_(rows, columns)])
 
 
-def told_of_depth(written: list[dict[str, str | float]]) -> str:
+def describe_depth_files(written: list[dict[str, str | float]]) -> str:
     """What the numbers in files that `write_depth` wrote mean."""
     scales = {entry["scale"] for entry in written}
     meaning = "metres" if scales == {METRIC_SCALE} else "relative inverse depth"

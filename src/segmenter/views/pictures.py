@@ -37,7 +37,7 @@ def find_images(inputs: Iterable[str]) -> list[tuple[Path, Path]]:
             new = _images_of(text)
         except (OSError, ValueError, RecursionError) as error:  # too long, not to be read; `**x`; nested without end
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{text} cannot be looked at ({reason}); give files, folders or globs") from None
+            raise UserError(f"{text} cannot be searched ({reason}); give files, folders or globs") from None
         if not new:
             known = ", ".join(sorted(SUFFIXES))
             raise UserError(f"there is no image at {text}; give files, folders or globs of {known}")
@@ -138,7 +138,7 @@ def _files(task: Task, found: list[tuple[Path, Path]], maps: dict[Path, Path], o
 
 
 def made_smaller(written: list[Written]) -> str:
-    """What to say of overlays that are smaller than their photos; nothing where none is."""
+    """A note on overlays that are smaller than their photos; empty if there are none."""
     images = [str(entry["image"]) for entry in written if "overlay_scale" in entry]
     if not images:
         return ""
@@ -146,10 +146,10 @@ def made_smaller(written: list[Written]) -> str:
     return f"the overlay of {of_what} is smaller than the photo: it has at most {LARGEST_OVERLAY / 1e6:.3g} megapixels"
 
 
-def told(written: list[Written], out: Path, overlays: bool) -> str:
+def summary(written: list[Written], out: Path, overlays: bool) -> str:
     """One line on what `predict_files` wrote."""
     task = next(task for name, task in TASKS.items() if name in written[0])
-    line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.told(written)}"
+    line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.describe(written)}"
     return line + overlays * f", {cleaned(str(out / 'overlays'))}"
 
 
@@ -157,7 +157,7 @@ def _maps(found: Iterable[tuple[Path, Path]], folder: Path, format: Format) -> d
     """The file of each photo's label map or depth.
 
     Raises:
-        UserError: two of them would be one file, or a server could not tell to which photo one belongs.
+        UserError: two of them would be one file, or a name does not show a server to which photo it belongs.
     """
     maps: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}

@@ -1,7 +1,7 @@
-"""Files that `predict` makes in a folder: it overwrites none but its own, and those only where that is asked for.
+"""The files that `predict` writes into a folder: it overwrites only its own, and only with `overwrite`.
 
-Its own are those that a list beside them names with their sha256. A mark inside a file would stay when somebody
-corrects it by hand, and .npy has no place for one.
+Its own are those that a list beside them names with their sha256. A mark inside a file would survive a correction by
+hand, and .npy has no place for one.
 """
 
 import json
@@ -28,18 +28,18 @@ class Results:
         self._replaced: set[Path] = set()
 
     def claim(self, paths: Sequence[Path], overwrite: bool) -> None:
-        """Returns if all these files may be written below the folder.
+        """Checks that all these files may be written below the folder.
 
         Raises:
-            UserError: the folder holds data, or files are there: others than `predict` wrote, or no `overwrite`.
+            UserError: the folder holds data, or files that `predict` did not write, or results without `overwrite`.
         """
         below = dict.fromkeys(self.folder / path.relative_to(self.folder).parts[0] for path in paths)
         refuse_data([self.folder, *below])
         if self.list.is_symlink() or (self.list.exists() and not self.list.is_file()):
-            raise UserError(f"{self.list} is no file, but predict lists its results there; choose another --out")
+            raise UserError(f"{self.list} is not a file, but predict lists its results there; choose another --out")
         there = [path for path in paths if os.path.lexists(path)]
-        noted = self._noted() if there else {}
-        foreign = [path for path in there if not self._is_own(path, noted)]
+        recorded = self._recorded() if there else {}
+        foreign = [path for path in there if not self._is_own(path, recorded)]
         if foreign:
             raise UserError(
                 f"{self.folder} holds {len(foreign)} files in the place of results that predict did not write, or that "
@@ -49,33 +49,33 @@ class Results:
         if there and not overwrite:
             raise UserError(
                 f"{self.folder} holds {len(there)} results of an earlier predict; choose another --out, or add "
-                "--overwrite to write them anew:",
+                "--overwrite to replace them:",
                 [f"- {path}" for path in there],
             )
         self._replaced = set(there)
 
     def write(self, path: Path, writer: Callable[[Path], object]) -> None:
-        """As `atomic.write`, and notes the file as a result.
+        """Writes a file as `atomic.write` does, and records it as a result.
 
         Raises:
             UserError: as there, or another process has written it since.
         """
         if path not in self._replaced and os.path.lexists(path):
-            raise UserError(f"{path} has come to be there since predict began; choose another --out")
+            raise UserError(f"{path} appeared after predict began; choose another --out")
 
-        def noting(beside: Path) -> None:
+        def write_and_record(beside: Path) -> None:
             writer(beside)
-            self._note(path, digest(beside))
+            self._record(path, digest(beside))
 
-        atomic.write(path, noting)
+        atomic.write(path, write_and_record)
 
-    def _is_own(self, path: Path, noted: dict[str, set[str]]) -> bool:
+    def _is_own(self, path: Path, recorded: dict[str, set[str]]) -> bool:
         if path.is_symlink() or not path.is_file():
             return False
-        return digest(path) in noted.get(path.relative_to(self.folder).as_posix(), ())
+        return digest(path) in recorded.get(path.relative_to(self.folder).as_posix(), ())
 
-    def _noted(self) -> dict[str, set[str]]:
-        """Hashes of each result; a line that is no result, such as one that a kill has cut, says nothing."""
+    def _recorded(self) -> dict[str, set[str]]:
+        """Hashes of each result; lines that are not results, such as one cut off by a kill, are skipped."""
         found: defaultdict[str, set[str]] = defaultdict(set)
         if self.list.is_file():
             with self.list.open(encoding="utf-8", errors="replace") as lines:
@@ -87,8 +87,8 @@ class Results:
                         continue
         return found
 
-    def _note(self, path: Path, found: str) -> None:
-        """Before the file is in its place: killed in between, it is the one from before or none."""
+    def _record(self, path: Path, found: str) -> None:
+        """Records a file before it is moved into place: after a kill in between, the old file or none is there."""
         entry = json.dumps({"file": path.relative_to(self.folder).as_posix(), "sha256": found})
         with self.list.open("a+b") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segmenter.views.depth import depth_legend, depth_overlay, sampled_depth, told_of_depth, write_depth
+from segmenter.views.depth import depth_legend, depth_overlay, describe_depth_files, sampled_depth, write_depth
 from segmenter.views.labels import class_legend, label_overlay, sampled_labels, write_labels
 from segmenter.views.results import Write
 from segmenter.views.server_formats import Format
@@ -36,7 +36,7 @@ class Task:
     """Writes the PNG at a path, and what belongs to it beside it; returns what to tell of them."""
     beside: tuple[str, ...] = ()
     """Suffixes of what is written beside the PNG."""
-    told: Callable[[list[Written]], str] = lambda _: ""
+    describe: Callable[[list[Written]], str] = lambda _: ""
     """What to know of the files written."""
 
 
@@ -61,6 +61,6 @@ TASKS = {
         sampled=sampled_depth,
         write=lambda result, path, _, write: write_depth(result, path, write),
         beside=(".npy",),
-        told=told_of_depth,
+        describe=describe_depth_files,
     ),
 }

@@ -2,7 +2,7 @@
 
 Refused before a byte is written: paths that lead outside, links, devices, and archives that would unpack to far more
 than a data set does. (Python's zipfile and tarfile read no more of a file than it declares.) Existing files with the
-archive's content are skipped, so that interrupted unpacking continues; others are written anew, with a warning.
+archive's content are skipped, so that interrupted unpacking continues; others are written again, with a warning.
 """
 
 import logging

@@ -112,7 +112,7 @@ def prepare(name: str, root: Path, source: Source) -> str:
     """Makes `root` a folder of the data set; returns one line on what is there. What is there already is kept.
 
     Raises:
-        UserError: an archive cannot be had, is not the published one or unsafe, or the folder is incomplete then.
+        UserError: an archive could not be downloaded, is unsafe or not the published one, or the folder is incomplete.
     """
     root = root.expanduser()
     settings = Data(root=str(root), layout=name)
@@ -171,10 +171,10 @@ def _own_zip_files(root: Path) -> list[Path]:
     Raises:
         UserError: one is missing.
     """
-    lacking = [name for name in CITYSCAPES if not (root / name).is_file()]
-    if lacking:
+    missing = [name for name in CITYSCAPES if not (root / name).is_file()]
+    if missing:
         raise UserError(
-            f"{root} lacks {' and '.join(lacking)}, which only you may fetch: register at "
+            f"{' and '.join(missing)} must be in {root}, and only you may download them: register at "
             "https://www.cityscapes-dataset.com/downloads/, put them there as they are, and start again"
         )
     return [root / name for name in CITYSCAPES]
