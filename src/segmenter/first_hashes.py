@@ -31,7 +31,7 @@ def note_of(address: str) -> Path:
 
 
 def agree(address: str, path: Path, found: str) -> None:
-    """Returns if a file has the hash that it had at first; the first one is remembered, or it is said that it cannot be.
+    """Returns if a file has the hash that it had at first; that one is remembered, or it is said that it cannot be.
 
     Raises:
         UserError: it has another one, or the first one cannot be read.
