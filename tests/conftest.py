@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +144,18 @@ def draw() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 def disc_folder(tmp_path) -> Callable[..., Path]:
     """Makes a data folder that the test may spoil."""
     return lambda name="discs", **options: write_discs(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="session")
+def write_data() -> Callable[..., Path]:
+    """`write_discs`."""
+    return write_discs
+
+
+@pytest.fixture(scope="session")
+def on_one_thread() -> Callable[[], AbstractContextManager]:
+    """`single_thread`, for fixtures that tests share."""
+    return single_thread
 
 
 @pytest.fixture(scope="session")

@@ -49,3 +49,13 @@ def test_whatever_is_changed_in_a_file_it_is_valid_or_refused(subjects, tmp_path
         assert found.megabytes < fuzz.MEGABYTES
 
     read()
+
+
+def test_the_long_run_prints_a_table_and_keeps_what_went_wrong(subjects, tmp_path, monkeypatch, capsys):
+    def read(path: Path) -> None:
+        raise KeyError("a reader's fault")
+
+    monkeypatch.setattr(fuzz, "subjects", lambda _: {"broken": fuzz.Subject(".x", [b"good"], read)})
+    fuzz.fuzz(minutes=0.005, keep=tmp_path / "kept", examples=5)
+    assert "KeyError in test_properties.py" in capsys.readouterr().out
+    assert (tmp_path / "kept" / "broken 0").is_file()

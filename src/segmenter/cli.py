@@ -18,7 +18,7 @@ from tyro.conf import AvoidSubcommands, Fixed, FlagConversionOff, Positional, Su
 from segmenter import recipes, streams
 from segmenter.config import Alignment, Data, DepthKind, Recipe
 from segmenter.config_decoders import readers, refuse_unread
-from segmenter.errors import UserError, WrongUse, cleaned, listed
+from segmenter.errors import Said, UserError, WrongUse, cleaned, listed
 from segmenter.inference.presets import Preset
 from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
 from segmenter.streams import tell
@@ -81,7 +81,7 @@ def train_with(default: Recipe):
         from segmenter.training.loop import train
 
         best = train(recipe, out, device)
-        tell(_finished(recipe, best, out))
+        print_once(_finished(recipe, best, out))
 
     return train
 
@@ -120,7 +120,7 @@ def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device 
     from segmenter.training.loop import resume
 
     best = resume(run, device)
-    tell(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
+    print_once(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
 
 
 def _finished(recipe: Recipe, best: float, run: Path) -> str:
@@ -156,20 +156,22 @@ def evaluate(
         options: The folder's settings, as `train` has them.
         alignment: Of predicted depth to the true one, image by image; auto: least_squares for relative models, none
             for metric ones.
-        device: Where the model runs, or cuda:1 and so on; auto: the best there is.
+        device: Where the model runs, or cuda:1 and so on; auto: the best there is. Several processes have one each
+            and share the images.
         precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         workers: Processes that load images.
         json: Print JSON instead of a table.
     """
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.presets import settings as seen_as
+    from segmenter.model.processes import device_here
     from segmenter.published.loading import load
 
-    network = load(model, device, precision)
+    network = load(model, str(device_here(device)), precision)
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)
-    scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers)
-    tell(as_json(scores.to_dict()) if json else scores.table())
+    scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers, together=True)
+    print_once(as_json(scores.to_dict()) if json else scores.table())
 
 
 def predict(
@@ -323,6 +325,14 @@ def _finite(content: object) -> object:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+def print_once(text: str) -> None:
+    """Prints a result; of several processes that have it, the first one does."""
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        tell(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; 0 done, 1 failed, 2 wrong use."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -360,7 +370,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        streams.complain(error)
+        if not isinstance(error, Said):
+            streams.complain(error)
         return 2 if isinstance(error, WrongUse) else 1
     except OSError as error:
         if debug:

@@ -199,6 +199,8 @@ class Train:
     """Seed of everything random."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    shard: bool = False
+    """Of several processes, each keeps a part of the weights (FSDP): for encoders that do not fit one device."""
 
 
 @dataclass

@@ -29,6 +29,10 @@ class WrongUse(UserError):
     """A command line that cannot be understood (exit status 2)."""
 
 
+class Said(UserError):
+    """What one of several processes has printed already; the others need not."""
+
+
 def listed(lines: Sequence[str], mark: str = "") -> list[str]:
     """The first lines of a list, each cleaned, and after `mark` how many more there are."""
     more = [f"{mark}and {len(lines) - LISTED} more"] if len(lines) > LISTED else []

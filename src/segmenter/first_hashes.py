@@ -6,12 +6,14 @@ files, so that replacing a file does not replace its hash.
 """
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 
 from segmenter import atomic
 from segmenter.errors import UserError
 
+logger = logging.getLogger(__name__)
 STATE = "XDG_STATE_HOME"  # environment variable: a folder to use instead of ~/.local/state
 
 
@@ -29,22 +31,26 @@ def note_of(address: str) -> Path:
 
 
 def agree(address: str, path: Path, found: str) -> None:
-    """Checks that a file has the hash that it had at first; the first one is recorded.
+    """Checks that a file has the hash that it had at first, which is recorded; logs a warning if it cannot be.
 
     Raises:
-        UserError: it has another one, or the first one cannot be recorded.
+        UserError: it has another one, or the recorded one cannot be read.
     """
-    note = note_of(address)
     try:
-        known = note.read_text(encoding="utf-8", errors="replace").split()[:1]
-    except FileNotFoundError:
-        known = []
+        note = note_of(address)
+        known = note.read_text(encoding="utf-8", errors="replace").split()[:1] if note.exists() else []
     except OSError as error:
         raise UserError(f"{note} cannot be read ({error.strerror or error}); make it readable") from None
+    except UserError as error:  # no home folder, as in many containers
+        logger.warning("the sha256 of %s is not remembered: %s", path, error)
+        return
     if known and known[0] != found:
         raise UserError(
             f"{path} has the sha256 {found[:8]}..., but what first came from {address} had {known[0][:8]}...; delete "
             f"the file to fetch it again, or {note} if its publisher has changed it"
         )
     if not known:
-        atomic.write_text(note, f"{found}  {address}\n")
+        try:
+            atomic.write_text(note, f"{found}  {address}\n")
+        except UserError as error:  # a home that may only be read
+            logger.warning("the sha256 of %s is not remembered: %s", path, error)

@@ -5,7 +5,6 @@ trains; they keep a slip of the keyboard from asking for the whole machine.
 """
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache, wraps
@@ -36,27 +35,6 @@ Positive = Annotated[float, Interval(gt=0, le=1e37)]  # optimisers multiply rate
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Factor = Annotated[float, Interval(gt=0, le=1)]
 Fraction = Annotated[float, Interval(ge=0, lt=1)]
-
-
-def most_processes() -> int:
-    """Processes or threads that this machine can be asked for: four for each core, but half a gigabyte for each."""
-    able = 4 * (os.cpu_count() or 1)
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return max(4, min(max(16, able), memory // 2**29))
-    return max(16, able)
-
-
-def refuse_processes(setting: str, count: int) -> None:
-    """Checks that this machine can run that many processes or threads.
-
-    Raises:
-        UserError: it cannot.
-    """
-    most = most_processes()
-    if not 0 <= count <= most:
-        cores = f"this machine has {os.cpu_count()} cores; " if count > most else ""
-        raise UserError(f"{setting} is {shown(count)}; {cores}write a value from 0 to {most}")
 
 
 def checked(function: Callable[Given, Answer]) -> Callable[Given, Answer]:

@@ -42,7 +42,10 @@ class Forgiving(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
-        return self.stream.isatty()
+        try:
+            return self.stream.isatty()
+        except (OSError, ValueError):
+            return False
 
     @property
     def encoding(self) -> str:

@@ -188,3 +188,11 @@ def test_a_map_of_numbers_that_no_mask_holds():
 
 def test_names_of_published_files_are_made_fit_for_a_terminal():
     assert Classes(("a\x1b[2J",), ((0, 0, 0),)).names == ("a\\x1b[2J",)
+
+
+def test_a_header_that_is_no_python(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    content = (tmp_path / "a.npy").read_bytes()
+    for changed in (content.replace(b"'shape': (2, 3), }", b"'shape': ((((((((( "), content.replace(b"}", b"(")):
+        (tmp_path / "a.npy").write_bytes(changed)
+        assert "is broken or incomplete" in refused(read_inverse_depth, tmp_path / "a.npy", config.Data())

@@ -103,7 +103,6 @@ def test_windows_without_number(disc_run, discs, command, tmp_path):
         ("train.accumulate", "1000000000", "train.accumulate is 1000000000"),
         ("train.threads", "1000000", "train.threads is 1000000"),
         ("train.workers", "100000", "train.workers is 100000"),
-        ("train.workers", "1000", "this machine has"),
         ("encoder.depth", "100000", "encoder.depth is 100000"),
         ("decoder.layers", "1000000", "decoder.layers is 1000000"),
         ("data.map", "99999999999999999999:0", "data.map holds '99999999999999999999:0'; write `from:to`"),
@@ -115,11 +114,6 @@ def test_a_command_line_out_of_range(discs, tiny_recipe, recipe_file, command, t
     told = command("train", "--config", path, "--out", tmp_path / "run", f"--{setting}", value)
     assert_told(told, words)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("workers", ["-1", "100000"])
-def test_workers_of_an_evaluation_that_the_machine_has_not(disc_run, discs, command, workers):
-    assert_told(command("evaluate", disc_run, discs, "--workers", workers), f"workers is {workers};", "from 0 to")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import pwd
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -116,6 +117,20 @@ def test_the_first_hash_is_what_later_files_must_have(tmp_path):
         f"; delete the file to fetch it again, or {note} if its publisher has changed it"
     )
     assert tmp_path not in note.parents  # whoever exchanges the file has not the note in his hands
+
+
+def test_where_nothing_can_be_remembered_that_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(first_hashes.STATE, str(tmp_path / "file"))
+    (tmp_path / "file").write_text("mine")
+    first_hashes.agree("https://host/data.zip", tmp_path / "data.zip", "1" * 64)
+    monkeypatch.delenv(first_hashes.STATE)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))
+    first_hashes.agree("https://host/data.zip", tmp_path / "data.zip", "1" * 64)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert f"data.zip is not remembered: could not write {tmp_path / 'file'}" in told[0]
+    assert "data.zip is not remembered: there is no home folder here" in told[1]
 
 
 def test_an_unpacked_file_of_equal_size_is_compared(tmp_path, caplog):

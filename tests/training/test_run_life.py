@@ -360,8 +360,8 @@ def test_sigterm_saves_and_goes_on_in_every_bit(whole, recipe, tmp_path, monkeyp
     place, name, which = {
         "as a batch is awaited": (loop.Run, "_next", 4),
         "in an update": (loop.Run, "_update", 3),
-        "as it validates": (loop, "totals", 2),
-        "at the last step": (loop, "totals", 3),
+        "as it validates": (loop, "totals_together", 2),
+        "at the last step": (loop, "totals_together", 3),
     }[moment]
     step = {"as a batch is awaited": 3, "in an update": 3, "as it validates": 6, "at the last step": 7}[moment]
     real = getattr(place, name)
@@ -387,7 +387,7 @@ def test_scores_that_were_logged_as_it_was_killed_are_not_logged_twice(whole, re
     """The state says that step 3 is to be validated, the log that it was."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "totals", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(loop, "totals_together", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(UserError, match="stopped after step 3"):
             loop.train(recipe, run)
     validate = loop.Run._validate

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segmenter.checkpoints.reading import Checkpoint, refuse_not_finite
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 
 BLOCK = tuple(
     f"{part}.{kind}"
@@ -21,6 +21,9 @@ BLOCK = tuple(
     for kind in ("weight", "bias")
 )
 """Tensors of a pre-norm transformer block as timm names them."""
+
+
+LONGEST = 4000  # characters of a line of a report
 
 
 class TensorSource(NamedTuple):
@@ -57,7 +60,7 @@ class LoadReport:
         if self.placeholders:
             kinds = ", ".join(f"{count} {name}" for name, count in self.placeholders.items())
             found.append(f"not constructed, as they hold no weights: {kinds}")
-        return found
+        return [cleaned(line, LONGEST) for line in found]  # the names are the file's
 
 
 def refuse_other_keys(

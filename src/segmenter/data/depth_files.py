@@ -6,6 +6,7 @@ in a file all mean that nothing was measured there, as the published data sets h
 
 import math
 import stat
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +19,8 @@ from segmenter import config
 from segmenter.data.files import BROKEN, GREY_16, open_picture, unreadable
 from segmenter.errors import UserError
 
+# All that numpy, on a header that is no Python, and zipfile were seen to raise besides; NotImplementedError is one.
+BROKEN_ARRAYS = (zipfile.BadZipFile, zlib.error, RuntimeError, tokenize.TokenError)
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # as Pillow has it for pictures
 
 
@@ -96,7 +99,7 @@ def _read_array(path: Path) -> np.ndarray:
                 if len(parts) == 1:
                     with archive.open(parts[0]) as part:
                         return _array(part, parts[0].file_size)
-    except (*BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except (*BROKEN, *BROKEN_ARRAYS) as error:
         raise unreadable(path, error) from None
     names = ", ".join(part.filename.removesuffix(".npy") for part in parts[:5])
     raise UserError(f"{path} holds {len(parts)} arrays ({names}); keep the one with the depth")

@@ -27,6 +27,7 @@ SAMPLES_PER_PIXEL = 277  # TIFF tag
 # All that Pillow's decoders were seen to raise on broken files.
 BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, AttributeError, ArithmeticError,
+    MemoryError,
 )  # fmt: skip
 
 
@@ -163,6 +164,8 @@ def unreadable(path: str | Path, error: BaseException) -> UserError:
         return UserError(f"{path} may not be read; change its permissions")
     if isinstance(error, Image.UnidentifiedImageError):
         return UserError(f"{path} is not a readable picture ({', '.join(s[1:] for s in SUFFIXES)})")
+    if isinstance(error, MemoryError):
+        return UserError(f"{path} does not fit into memory; cut it into tiles")
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f"{path} is too large ({error}); cut it into tiles")
     return UserError(f"{path} is broken or incomplete ({cleaned(str(error), 200)}); copy it again or remove it")

@@ -19,7 +19,6 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
 
 from segmenter.errors import UserError
-from segmenter.ranges import refuse_processes
 
 SPARE = 16  # processes that any machine may have, where its memory carries them
 A_CORE = 4  # processes; more only wait for each other
@@ -68,10 +67,8 @@ def loaded(
     process otherwise, since they take no signal.
 
     Raises:
-        UserError: the machine cannot have so many workers; a sample cannot be loaded: those before its batch have been
-            given.
+        UserError: a sample cannot be loaded; those before its batch have been given.
     """
-    refuse_processes("workers", workers)
     with closing(_given(dataset, workers, batches, pin)) as given:
         yield given
 

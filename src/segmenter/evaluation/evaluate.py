@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,9 +25,10 @@ from segmenter.evaluation.tasks import TASKS
 from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import at_scales, effective_settings, scaled
 from segmenter.inference.tasks import refuse_multiscale
+from segmenter.model import processes
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
-from segmenter.ranges import Processes, checked, refuse_processes
+from segmenter.ranges import Processes, checked
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,21 @@ def totals(
         return sum(counts(model, stream, settings, alignment), task.zero(model))
 
 
+def totals_together(model: Segmenter, samples: Sequence[Sample], **options) -> Tensor | np.ndarray:
+    """`totals` of samples that the processes share; all must call it with all the samples, and all have the sum.
+
+    Raises:
+        UserError: as `totals`, on all processes; where there are several, it has been printed once.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return totals(model, samples, **options)
+    mine, show = samples[state.process_index :: state.num_processes], state.is_main_process
+    with processes.together():
+        counts = torch.as_tensor(totals(model, mine, **options | {"show": show and options.get("show", True)}))
+    return reduce(counts.to(state.device), "sum").cpu()
+
+
 @checked
 def evaluate(
     model: Segmenter,
@@ -88,6 +106,7 @@ def evaluate(
     alignment: Alignment = "auto",
     workers: Processes = 0,
     show: bool = True,
+    together: bool = False,
 ) -> Scores | DepthScores:
     """Scores of a model over images whose masks, or depth maps, are known.
 
@@ -111,6 +130,8 @@ def evaluate(
             for metric ones.
         workers: processes that load images.
         show: a progress bar.
+        together: share the images with the other processes that `accelerate launch` started, which must all call this;
+            all have the scores of all images.
 
     Returns:
         `Scores` with `confusion` (K K: row true, column predicted), `iou` and `accuracy` (K, 0 to 1), `mean_iou`,
@@ -120,7 +141,6 @@ def evaluate(
         UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
             samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
     """
-    refuse_processes("workers", workers)
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, a folder without splits would have training images in its test split.
@@ -134,7 +154,9 @@ def evaluate(
     if not data:
         raise UserError("there are no images to evaluate on; choose another split")
     task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
-    total = totals(model, data, multiscale, settings, alignment, workers, show=show)
+    count = totals_together if together else totals
+    options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
+    total = count(model, data, **options, show=show)
     return task.scores(model, total, task.alignment(model, alignment))
 
 

@@ -1,7 +1,7 @@
 """Downloads the files of a published model once, resuming broken downloads, checks hashes, keeps the files in a cache.
 
 Beside each file lies the sha256 that it came with, FILE.sha256, for sha256sum. Where its publisher states none, that of
-the first download is what it must have from then on; that one lies elsewhere too (`first_hashes`).
+the first download must hold from then on; it is recorded elsewhere too (`first_hashes`).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ CACHE = "SEGMENTER_CACHE"  # environment variable: a folder to use instead of ~/
 
 
 def cache() -> Path:
-    """The folder that downloaded models are kept in, one folder each.
+    """The folder for downloaded models, with a subfolder for each.
 
     Raises:
         UserError: none is set and there is no home folder.
@@ -65,7 +65,7 @@ def fetch(model: Published) -> Path:
 
 
 def _check(path: Path, known: str) -> str:
-    """Checks and returns the hash of a file in the cache, and records it if that was not done before."""
+    """Checks and returns the hash of a file in the cache, and records it beside the file if that was not done before."""
     record = _hash_file(path)
     recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
     found = download.digest(path)
@@ -91,7 +91,7 @@ def _write_hash(path: Path, found: str) -> None:
 
 
 def _download(address: str, path: Path, known: str) -> str:
-    """Downloads a file to `path`, where it appears only when complete and with the right hash; returns the hash.
+    """Downloads a file to `path`, where it appears only when it is complete and its hash is right; returns the hash.
 
     Raises:
         download.Failed: it could not be downloaded, or has another hash.

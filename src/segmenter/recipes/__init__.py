@@ -214,12 +214,16 @@ def refuse_impossible(recipe: Recipe) -> None:
     """
     from_dict(asdict(recipe), "")
     train, inference = recipe.train, recipe.inference
-    ranges.refuse_processes("train.workers", train.workers)
-    ranges.refuse_processes("train.threads", train.threads)
     if recipe.augment.scale[0] > recipe.augment.scale[1]:
         raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
     if train.warmup >= train.steps:
         raise UserError(f"train.warmup is {train.warmup}, but train.steps is {train.steps}; warm up for fewer updates")
+    if train.shard and (train.optimizer == "muon" or train.compile):
+        other, instead = ("train.compile", "false") if train.compile else ("train.optimizer muon", "adamw")
+        raise UserError(
+            f"train.shard and {other} do not go together: a process has only a part of each matrix; "
+            f"write --{other.split()[0]} {instead}, or leave out train.shard"
+        )
     refuse_gaps(inference)
     _refuse_settings_of_another_task(recipe)
 

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,26 +18,33 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segmenter import recipes
+from segmenter import progress, recipes
 from segmenter.config import Recipe
 from segmenter.data.dataset import EndlessSampler, TrainingSamples
 from segmenter.data.loader import loaded
 from segmenter.data.samples import DataSet
 from segmenter.data.tasks import TASKS, check
 from segmenter.errors import UserError
-from segmenter.evaluation.evaluate import totals
+from segmenter.evaluation.evaluate import totals_together
+from segmenter.model import processes
 from segmenter.model.devices import multiplying_in, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
-from segmenter.progress import Progress, say
+from segmenter.progress import Progress
 from segmenter.published.loading import load
-from segmenter.training import checkpoint, optim, processes
+from segmenter.training import checkpoint, optim, sharding
 from segmenter.training.alone import alone
 from segmenter.training.objective import OBJECTIVES, Objective
 from segmenter.training.stopping import Stopped, StopsOnInterrupt
 
 LOG_EVERY = 10
 CPU = torch.device("cpu")
+
+
+def say(text: str) -> None:
+    """Writes a line to stderr; of several processes, the first one does."""
+    if PartialState().is_main_process:
+        progress.say(text)
 
 
 def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
@@ -48,12 +55,15 @@ def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
     """
     recipes.refuse_impossible(recipe)
     here = processes.device_here(device)
-    if PartialState().is_main_process:
-        checkpoint.refuse_taken(out)
+    main = PartialState().is_main_process
+    with processes.together():
+        if main:
+            checkpoint.refuse_taken(out)
     run = _begun(recipe, out, here)
     with _alone(out):  # last, so that what is refused leaves no folder behind
-        if PartialState().is_main_process:
-            checkpoint.claim(out, recipe)
+        with processes.together():
+            if main:
+                checkpoint.claim(out, recipe)
         return run.go()
 
 
@@ -68,31 +78,38 @@ def resume(out: Path, device: str = "auto") -> float:
     recipe = recipes.read(str(out / "recipe.yaml"))
     here = processes.device_here(device)
     with _alone(out):
-        state = checkpoint.load_state(out, say)
+        with processes.together():
+            state = checkpoint.load_state(out, say)
         if state is None:
             say(f"{out} was ended before its first state was saved: it starts anew from its recipe.yaml")
         return (_begun(recipe, out, here) if state is None else _restored(recipe, out, here, state)).go()
 
 
-def _alone(out: Path) -> AbstractContextManager[None]:
-    """Keeps others from the run, for the process that writes it."""
-    return alone(out, say) if PartialState().is_main_process else nullcontext()
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps others from the run, by the process that writes it."""
+    with ExitStack() as held:
+        with processes.together():
+            if PartialState().is_main_process:
+                held.enter_context(alone(out, say))
+        yield
 
 
 def _begun(recipe: Recipe, out: Path, here: torch.device) -> "Run":
     """A run before its first step."""
-    kind = OBJECTIVES[recipe.task]
-    data = TASKS[recipe.task].open(recipe.data)
-    objective = kind(recipe, data)
-    _check(data, recipe.data.root, objective)
-    torch.manual_seed(recipe.train.seed)
-    model = Segmenter(recipe, data.classes)
-    if recipe.train.start:
-        try:
-            new = transfer(load(recipe.train.start), model)
-        except UserError as error:
-            raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
-        say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
+    with processes.together():
+        kind = OBJECTIVES[recipe.task]
+        data = TASKS[recipe.task].open(recipe.data)
+        objective = kind(recipe, data)
+        _check(data, recipe.data.root, objective)
+        torch.manual_seed(recipe.train.seed)
+        model = Segmenter(recipe, data.classes)
+        if recipe.train.start:
+            try:
+                new = transfer(load(recipe.train.start), model)
+            except UserError as error:
+                raise UserError(f"train.start: {str(error).removeprefix('train.start: ')}") from error
+            say(f"weights of {recipe.train.start} taken over" + f"; new: {', '.join(new)}" * bool(new))
     return Run(recipe, out, data, model, objective, here)
 
 
@@ -144,6 +161,7 @@ class Trained(nn.Module):
 class Run:
     """One training run in its folder."""
 
+    @processes.ends_with_the_others
     def __init__(
         self,
         recipe: Recipe,
@@ -170,34 +188,48 @@ class Run:
                 f"train.batch is {self.settings.batch}; it must be a multiple of {share} "
                 "(train.accumulate times the number of processes)"
             )
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.accelerator.num_processes > 1 and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        model = model.to(device)
+        if self.accelerator.num_processes > 1:
+            if device.type == "cuda":
+                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            elif self.settings.batch_norm == "update" and any(map(_is_batch_norm, model.modules())):
+                say(
+                    f"warning: on {device.type} each process measures the decoder's batch norms on its own images, so "
+                    "the losses are not those of one process; --train.batch_norm frozen keeps them"
+                )
+        self.sharded = self.settings.shard and self.accelerator.num_processes > 1
+        if not self.sharded:  # the whole may not fit
+            model = model.to(device)
         self.averaged = None
         if self.settings.ema:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
         self.model = model
-        self.network: nn.Module
-        optimizers = optim.optimizers(model, self.settings)
-        self.network, *self.optimizers = self.accelerator.prepare(Trained(model), *optimizers)
+        self.network: nn.Module = Trained(model)
+        if self.sharded:
+            sharding.share_out(self.network, model, device)
+            if self.averaged is not None:
+                sharding.share_out(self.averaged.module, self.averaged.module, device)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizers = optim.optimizers(model, self.settings)
+        if not self.sharded:
+            self.network, *self.optimizers = self.accelerator.prepare(self.network, *self.optimizers)
         if self.settings.compile:
             self.network = torch.compile(self.network)
 
     @property
     def evaluated_model(self) -> Segmenter:
-        """The model that is validated and saved: the averaged one if there is one."""
-        return self.model if self.averaged is None else self.averaged.module
+        """The model that is validated and saved: the averaged one where there is an average; every process must ask."""
+        model = self.model if self.averaged is None else self.averaged.module
+        return sharding.assembled(model, self.device) if self.sharded else model
 
     def restore(self, state: dict) -> None:
         """Takes over the state that `state` gave."""
         self.step, self.best = state["step"], state["best"]
         self.unscored = state.get("unscored", False)  # earlier releases always validated first
-        self.model.load_state_dict(state["model"])
+        sharding.load(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            sharding.load_optimizer(optimizer, saved)
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+            sharding.load(self.averaged, state["averaged"])
 
     def state(self) -> dict:
         """All that a continuation needs: tensors and plain containers."""
@@ -211,6 +243,7 @@ class Run:
             "class_weights": self.objective.class_weights,
         }
 
+    @processes.ends_with_the_others
     def go(self) -> float:
         """Trains to the last step and returns the best validation score.
 
@@ -253,16 +286,21 @@ class Run:
                 if last or self.ending or self.step % settings.save_every == 0:
                     self._save_state()
                 if self.ending and not last:
-                    raise UserError(f"stopped after step {self.step}; go on with: segmenter resume {self.out}")
+                    end = f"stopped after step {self.step}; go on with: segmenter resume {self.out}"
+                    processes.end(UserError(end))
         return self.best
 
     def _next(self, batches: Iterator[dict]) -> dict:
-        """The next batch; where an image cannot be read, the state is saved first."""
+        """The next batch; where an image cannot be read, in any process, the state is saved first."""
+        error = None
         try:
-            return next(batches)
-        except UserError:
+            batch = next(batches)
+        except UserError as unreadable:
+            error = unreadable
+        if processes.anywhere(error is not None):
             self._save_state()
-            raise
+            processes.end(error)
+        return batch
 
     def _batches(self) -> AbstractContextManager[Iterator[dict]]:
         """This process's share of every remaining batch."""
@@ -317,20 +355,26 @@ class Run:
         Where the update before has overflowed the weights already, the state that was saved last is kept instead.
         """
         kept = "nothing was saved before it"
-        if all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+        parts = map(sharding.local, self.model.parameters())
+        if not processes.anywhere(not all(torch.isfinite(part).all() for part in parts)):
             self._save_state()
             kept = f"the state after step {self.step} is in {self.out / checkpoint.STATE}"
         elif (self.out / checkpoint.STATE).exists():
             kept = f"the weights were too large before it; an older state is in {self.out / checkpoint.STATE}"
-        raise UserError(
+        told = (
             f"step {self.step + 1}: loss {loss}, gradient norm {norm}. The update was not made; {kept}. "
             f"The batch: {', '.join(names)}. "
             f"Try a lower train.lr (now {self.settings.lr}), train.warmup, train.clip 1.0, or train.precision fp32"
         )
+        processes.end(UserError(told) if self.accelerator.is_main_process else None)
 
     def _save_state(self) -> None:
-        if self.accelerator.is_main_process:
-            checkpoint.save_state(self.out, self.state())
+        main = self.accelerator.is_main_process
+        state = self.state()
+        if self.sharded:
+            state = sharding.whole(state, keep=main)
+        if main:
+            checkpoint.save_state(self.out, state)
 
     def _validate(self, log: checkpoint.Log | None) -> None:
         """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far.
@@ -338,14 +382,12 @@ class Run:
         Raises:
             Stopped: it was told to stop; nothing was logged or saved.
         """
-        samples = self.data.splits["val"]
-        mine = samples[self.accelerator.process_index :: self.accelerator.num_processes]
-        judged = self.evaluated_model.eval()
+        judged, samples = self.evaluated_model.eval(), self.data.splits["val"]
         with self.at_once():
-            counts = totals(judged, mine, workers=self.settings.workers, title="validate")
+            counts = totals_together(judged, samples, workers=self.settings.workers, title="validate")
         if isinstance(counts, np.ndarray):
             counts = torch.from_numpy(counts.astype(np.float32))  # some devices have no float64
-        scores = self.objective.scores(self.accelerator.reduce(counts.to(next(judged.parameters()).device), "sum"))
+        scores = self.objective.scores(counts)
         score = scores[self.objective.metric]
         if log is None:
             self.best = max(self.best, score)
@@ -362,5 +404,9 @@ class Run:
         self.network.train()
         if self.settings.batch_norm == "frozen":
             for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if _is_batch_norm(module):
                     module.eval()
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -9,6 +9,7 @@ import re
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from segmenter import config
 from segmenter.model.segmenter import Segmenter
@@ -35,7 +36,8 @@ def optimizers(model: Segmenter, settings: config.Train) -> list[torch.optim.Opt
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.decoder_scale)
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return [torch.optim.SGD(groups, settings.lr, momentum=momentum, nesterov=momentum > 0, fused=True)]
+        fused = not any(isinstance(p, DTensor) for group in groups for p in group["params"])  # torch has none for these
+        return [torch.optim.SGD(groups, settings.lr, momentum=momentum, nesterov=momentum > 0, fused=fused)]
     if settings.optimizer == "adamw":
         return [torch.optim.AdamW(groups, settings.lr, fused=True)]
     # Muon orthogonalises the update of a matrix, which has a meaning inside the blocks only.
@@ -90,6 +92,9 @@ def _level(name: str, depth: int) -> int:
 
 def gradient_norm(parameters: list[nn.Parameter], largest: float) -> torch.Tensor:
     """Norm of the whole gradient, clipped in place to `largest` where that is above 0."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if largest > 0:
-        return nn.utils.clip_grad_norm_(parameters, largest)
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
