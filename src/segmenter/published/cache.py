@@ -65,7 +65,7 @@ def fetch(model: Published) -> Path:
 
 
 def _check(path: Path, known: str) -> str:
-    """Checks and returns the hash of a file in the cache, and records it beside the file if that was not done before."""
+    """Checks and returns the hash of a file in the cache, and records it beside the file if that was not done yet."""
     record = _hash_file(path)
     recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
     found = download.digest(path)
