@@ -31,10 +31,10 @@ def note_of(address: str) -> Path:
 
 
 def agree(address: str, path: Path, found: str) -> None:
-    """Checks that a file has the hash that it had at first; the first one is recorded, or a warning says why not.
+    """Checks that a file has the hash that it had at first, which is recorded; logs a warning if it cannot be.
 
     Raises:
-        UserError: it has another one, or the first one cannot be read.
+        UserError: it has another one, or the recorded one cannot be read.
     """
     try:
         note = note_of(address)

@@ -214,7 +214,7 @@ def test_weights_that_overflowed_do_not_replace_an_older_state(tmp_path, discs, 
 
 
 def test_resume_says_what_is_missing_or_does_not_fit(disc_run, tmp_path):
-    with pytest.raises(UserError, match=r"no run folder: it has no recipe.yaml; `segmenter train --out"):
+    with pytest.raises(UserError, match=r"is not a run folder: it has no recipe.yaml; `segmenter train --out"):
         loop.resume(tmp_path)
     run = shutil.copytree(disc_run, tmp_path / "run")
     content = (run / "state.pt").read_bytes()

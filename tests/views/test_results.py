@@ -196,7 +196,7 @@ def test_a_list_that_is_no_file_is_left_alone(model, photo, tmp_path, kind):
     out.mkdir()
     thesis.write_text("mine")
     {"link": lambda path: path.symlink_to(thesis), "pipe": os.mkfifo, "folder": Path.mkdir}[kind](out / LIST)
-    assert f"{LIST} is no file" in refused(model, [str(photo)], out)
+    assert f"{LIST} is not a file" in refused(model, [str(photo)], out)
     assert thesis.read_text() == "mine"
 
 

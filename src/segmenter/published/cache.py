@@ -65,7 +65,7 @@ def fetch(model: Published) -> Path:
 
 
 def _check(path: Path, known: str) -> str:
-    """Checks and returns the hash of a file in the cache, and records it if that was not done before."""
+    """Checks and returns the hash of a file in the cache, and records it beside the file if that was not done yet."""
     record = _hash_file(path)
     recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
     found = download.digest(path)
@@ -91,7 +91,7 @@ def _write_hash(path: Path, found: str) -> None:
 
 
 def _download(address: str, path: Path, known: str) -> str:
-    """Downloads a file to `path`, where it appears only when complete and with the right hash; returns the hash.
+    """Downloads a file to `path`, where it appears only when it is complete and its hash is right; returns the hash.
 
     Raises:
         download.Failed: it could not be downloaded, or has another hash.
