@@ -80,7 +80,7 @@ def recipe_of(root: Path) -> Recipe:
 
 def slowly(told: Callable[[str], None]) -> None:
     """Makes this process's disk slow, and has it tell what it writes, or that it validates, as it begins to."""
-    torch_save, replace, totals, write = torch.save, os.replace, loop.totals, atomic.write
+    torch_save, replace, totals, write = torch.save, os.replace, loop.totals_together, atomic.write
 
     def trickle(content: bytes, path: Path) -> None:
         size = len(content) // PIECES + 1
@@ -117,7 +117,7 @@ def slowly(told: Callable[[str], None]) -> None:
             told("")
 
     checkpoint.torch.save, model_folder.save_file, atomic.os.replace = save_state, save_model, slow_replace
-    atomic.write, loop.totals = announced, validating
+    atomic.write, loop.totals_together = announced, validating
 
 
 class Child:
