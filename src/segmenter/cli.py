@@ -336,13 +336,18 @@ def print_once(text: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; 0 done, 1 failed, 2 wrong use."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    before = None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it: as Ctrl-C
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it: as Ctrl-C
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it as it is imported
     debug = "--debug" in arguments
-    with streams.usable() as out:
-        status = _run([argument for argument in arguments if argument != "--debug"], debug)
-        return streams.finished(out, status)
+    try:
+        with streams.usable() as out:
+            status = _run([argument for argument in arguments if argument != "--debug"], debug)
+            return streams.finished(out, status)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

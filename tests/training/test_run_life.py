@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -409,7 +410,14 @@ def test_scores_that_were_logged_as_it_was_killed_are_not_logged_twice(whole, re
 def test_sigterm_is_ctrl_c_in_every_verb(command, disc_run, discs, monkeypatch, verb):
     from segmenter.data import files
 
-    monkeypatch.setattr(files.Image, "open", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    opened, once = files.Image.open, threading.Lock()
+
+    def terminated(*arguments, **options):
+        if once.acquire(blocking=False):  # a second one would meet the tests, not the verb
+            os.kill(os.getpid(), signal.SIGTERM)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(files.Image, "open", terminated)
     told = command(*([verb, discs] if verb == "check" else [verb, disc_run, discs, "--workers", 0]))
     assert told.status == 1
     assert told.err.splitlines()[-1] == "segmenter: interrupted"
