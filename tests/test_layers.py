@@ -36,6 +36,7 @@ FLOORS = [
     ["views"],
     ["deploy"],
     ["demo"],
+    ["cli_data"],
     ["cli"],
     ["__init__", "__main__"],
 ]

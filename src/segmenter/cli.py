@@ -8,19 +8,20 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import AvoidSubcommands, Fixed, FlagConversionOff, Positional, Suppress, arg
+from tyro.conf import AvoidSubcommands, FlagConversionOff, Positional, arg
 
 from segmenter import recipes, streams
-from segmenter.config import Alignment, Data, DepthKind, Recipe
+from segmenter.cli_data import DataAtRoot, DataOfModel
+from segmenter.config import Alignment, Recipe
 from segmenter.config_decoders import readers, refuse_unread
 from segmenter.errors import Said, UserError, WrongUse, cleaned, listed
 from segmenter.inference.presets import Preset
-from segmenter.ranges import Drawn, Images, NonNegative, Processes, Seconds, Seed, checked
+from segmenter.ranges import Drawn, Images, Processes, Seconds, checked
 from segmenter.streams import tell
 
 DEFAULT_RECIPE = "finetune"
@@ -32,33 +33,6 @@ Model = Annotated[Positional[Path], arg(metavar="MODEL")]
 DataFolder = Annotated[Positional[str], arg(metavar="DATA")]
 Device = Annotated[str, arg(metavar="auto|cpu|cuda|mps")]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-
-
-@dataclass
-class DataAtRoot(Data):
-    """The settings of data whose folder is told apart from them, as the argument DATA."""
-
-    root: Annotated[str, Fixed, Suppress] = ""
-
-
-@dataclass
-class DataOfModel(DataAtRoot):
-    """The same, with what a model knows of the data it was trained on where nothing is said."""
-
-    split_seed: Seed | None = None
-    """Seed of the split into train, val and test where the folder has none; none: the model's own."""
-    depth_scale: NonNegative = 0.0
-    """Number in a map that means one metre; 0: the one the model was trained with."""
-    depth_kind: DepthKind | None = None
-    """What depth maps hold, `depth` or `inverse` depth (disparity); none: as the model was trained with."""
-
-    def completed(self, root: str, known: Data) -> Data:
-        """The data in a folder, for a model that was trained on what is known."""
-        settings = asdict(self) | {"root": root}
-        settings["split_seed"] = known.split_seed if self.split_seed is None else self.split_seed  # 0 is one
-        settings["depth_scale"] = self.depth_scale or known.depth_scale
-        settings["depth_kind"] = self.depth_kind or known.depth_kind
-        return Data(**settings)
 
 
 def train_with(default: Recipe):
