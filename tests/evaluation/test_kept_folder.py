@@ -1,4 +1,4 @@
-"""Proves that an evaluation's folder reads as it was written, spares other people's files, and is refused if damaged."""
+"""Proves that an evaluation's folder reads as it was written, spares others' files, and is refused if damaged."""
 
 import json
 import shutil
@@ -109,7 +109,7 @@ def swap(place):
     [
         (
             lambda place: (place / "images.npz").unlink(),
-            r"has no images.npz, which `segmenter evaluate MODEL DATA --out",
+            r"has no images.npz, which `segmenter evaluate MODEL",
         ),
         (lambda place: (place / "scores.json").unlink(), r"has no scores.json, which"),
         (
@@ -119,7 +119,7 @@ def swap(place):
         (swap, r"damaged \(images.npz is not the one that scores.json was written with\); evaluate again with --overw"),
         (
             lambda place: rewritten(place, format="segmenter evaluation 9"),
-            "format segmenter evaluation 9, and 'segmente",
+            "format segmenter evaluation 9, and",
         ),
         (lambda place: rewritten(place, classes=["only one"]), r"damaged \(true of confusions goes from 0 to 3\)"),
         (lambda place: rewritten(place, task="depth"), r"damaged \('errors is not a file in the archive' is missing\)"),
