@@ -1,6 +1,7 @@
 """The command `segmenter`: verbs to functions. torch is imported only when a verb starts to work."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -11,7 +12,8 @@ import tyro
 from segmenter import streams
 from segmenter.cli.data import check, prepare
 from segmenter.cli.published import convert, models
-from segmenter.cli.training import demo, recipe_named, resume, train_with
+from segmenter.cli.reporting import report
+from segmenter.cli.training import demo, recipe_named, resume_with, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
 from segmenter.errors import Said, UserError, WrongUse, cleaned
 
@@ -34,12 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    command = shlex.join(["segmenter", *arguments])
     try:
         verbs = {
-            "train": train_with(recipe_named(arguments)),
+            "train": train_with(recipe_named(arguments), command),
             "check": check,
-            "resume": resume,
+            "resume": resume_with(command),
             "evaluate": evaluate,
+            "report": report,
             "predict": predict,
             "benchmark": benchmark,
             "prepare": prepare,

@@ -89,7 +89,8 @@ def _validations(histories: Mapping[str, History]) -> list[Plot | None]:
 
 
 def _title(metrics: Sequence[str]) -> str:
-    return "Validation: " + ", ".join(TITLES.get(name, name.replace("_", " ")) for name in metrics[:3])
+    names = [TITLES.get(name, name.replace("_", " ")) for name in metrics]
+    return f"Validation: {names[0]}" if len(names) == 1 else "Validation"
 
 
 def _lines(

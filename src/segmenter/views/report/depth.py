@@ -13,7 +13,12 @@ COLORS = "inferno"
 
 
 def depth_picture(
-    name: str, image: np.ndarray, truth: np.ndarray, results: Mapping[str, DepthResult], facts: str = ""
+    name: str,
+    image: np.ndarray,
+    truth: np.ndarray,
+    results: Mapping[str, DepthResult],
+    facts: str = "",
+    light: bool = False,
 ) -> Picture:
     """A photo (H W 3 uint8) with its inverse depth (H W, NaN not measured) and the results of one model or several."""
     size = drawn_size(image.shape[:2])

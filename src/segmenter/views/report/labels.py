@@ -13,18 +13,23 @@ from segmenter.views.report.layers import (
     photo_at,
     photo_layer,
     sampled,
+    shade_layer,
 )
 from segmenter.views.report.page import Chip, Layer, Picture
 
 UNSCORED = (70, 70, 70)  # pixels whose truth is to be ignored
 WRONG = (230, 30, 30)
+SHADES = "viridis"  # of confidence: dark where it is low
 LEGEND = 10  # classes, the largest first
 
 
 def label_picture(
-    name: str, image: np.ndarray, truth: np.ndarray, results: Mapping[str, Result], facts: str = ""
+    name: str, image: np.ndarray, truth: np.ndarray, results: Mapping[str, Result], facts: str = "", light: bool = False
 ) -> Picture:
-    """A photo (H W 3 uint8) with its labels (H W) and the results of one model, or of several by name."""
+    """A photo (H W 3 uint8) with its labels (H W) and the results of one model, or of several by name.
+
+    The confidence of one model is shown too, unless the page is to be `light`.
+    """
     size = drawn_size(image.shape[:2])
     classes = next(iter(results.values())).classes
     photo, true = photo_at(image, size), sampled(truth, size)
@@ -36,6 +41,8 @@ def label_picture(
         of = f" of {model}" if len(results) > 1 else ""
         layers.append(colored(f"prediction{of}", labels, classes))
         layers.append(marked_layer(f"errors{of}", photo, scored & (labels != true), WRONG))
+        if len(results) == 1 and not light:
+            layers.append(shade_layer("confidence", sampled(result.confidence(), size), SHADES))
         seen.append(labels.reshape(-1))
     return Picture(name, layers, size, facts, legend(np.concatenate(seen), classes))
 

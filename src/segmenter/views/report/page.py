@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 HERE = Path(__file__).parent
 
@@ -54,6 +54,8 @@ class Cell:
     """0 to 1: how strongly it is tinted."""
     tone: str = ""
     """`good` or `bad`, where a number is."""
+    note: str = ""
+    """Small, below the text."""
 
     @property
     def key(self) -> float | str:
@@ -166,6 +168,12 @@ class Page:
     """Seconds after which a browser reads it again; 0: never."""
 
 
+def _code(text: str) -> Markup:
+    """A text whose parts between backticks are code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
 def render(page: Page) -> str:
     """The page as one HTML file."""
     environment = Environment(
@@ -173,6 +181,7 @@ def render(page: Page) -> str:
     )
     style, script = ((HERE / name).read_text(encoding="utf-8").strip() for name in ("style.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.filters["code"] = _code
     # The two files are ours; whatever comes from data is escaped.
     return environment.get_template("page.html").render(
         page=page, style=Markup(style), script=Markup(script), digest=digest

@@ -65,7 +65,7 @@ def training_tiles(recipe: Recipe, history: History) -> list[Tile]:
         tiles.append(Tile(f"{loss[-1]:.3g}", "loss now" if steps[-1] < recipe.train.steps else "last loss"))
     if duration := _duration(recipe, history):
         speed = history.values["images_per_second"][1][-1]
-        tiles.append(Tile(duration, "of updates", f"{speed:.3g} images a second at last"))
+        tiles.append(Tile(duration, "time of updates", f"{speed:.3g} images a second at last"))
     return tiles
 
 
