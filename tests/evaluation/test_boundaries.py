@@ -64,7 +64,7 @@ def test_the_width_is_a_share_of_the_diagonal_and_at_least_a_pixel():
 
 def test_labels_of_16_bits():
     narrow, other = patches(3, (40, 60), 4, cell=9), patches(4, (40, 60), 4, ignore=2, cell=9)
-    wide = np.where(narrow == 255, 65535, narrow + 500).astype(np.uint16)
+    wide = np.where(narrow == 255, 65535, narrow.astype(int) + 500).astype(np.uint16)
     found = count_boundaries(wide, other.astype(np.uint16) + 500, 65535, 0.02)
     assert found["class"].tolist() == [500, 501, 502, 503]
     for name in ("true", "predicted", "hits"):
