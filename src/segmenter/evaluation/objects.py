@@ -8,8 +8,8 @@ every pixel of the confusion matrix once. The table of Segmenter, arXiv 2105.056
 
 import numpy as np
 
+from segmenter.evaluation.components import Regions, regions
 from segmenter.evaluation.kept_labels import OBJECTS, SIZES
-from segmenter.evaluation.regions import Regions, regions
 
 
 def count_objects(
