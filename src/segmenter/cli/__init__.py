@@ -12,7 +12,7 @@ import tyro
 from segmenter import streams
 from segmenter.cli.data import check, prepare
 from segmenter.cli.published import convert, models
-from segmenter.cli.reporting import report
+from segmenter.cli.runs import report
 from segmenter.cli.training import demo, recipe_named, resume_with, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
 from segmenter.errors import Said, UserError, WrongUse, cleaned

@@ -34,7 +34,7 @@ def train_with(default: Recipe, command: str):
             report: Write report.html into the folder: curves and some images after each validation, all at the end.
             recipe: Settings.
         """
-        from segmenter.studies.watching import train
+        from segmenter.studies.live import train
 
         best = train(recipe, out, device, command, report)
         print_once(_finished(recipe, best, out))
@@ -55,7 +55,7 @@ def resume_with(command: str):
             device: Where to train, or cuda:1 and so on; auto: the best there is. Several processes have one each.
             report: Write report.html into the folder, as `train` does.
         """
-        from segmenter.studies.watching import resume
+        from segmenter.studies.live import resume
 
         best = resume(run, device, command, report)
         print_once(_finished(recipes.read(str(run / "recipe.yaml")), best, run))

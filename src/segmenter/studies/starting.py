@@ -8,7 +8,7 @@ from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.data.samples import DataSet
 from segmenter.errors import UserError
-from segmenter.studies import watching
+from segmenter.studies import live
 
 
 def train(
@@ -52,7 +52,7 @@ def train(
             f"{recipe.task}; open it with task {recipe.task!r}, or choose another decoder"
         )
     known = data.settings if isinstance(data, DataSet) else replace(recipe.data, root=str(data))
-    return watching.train(replace(recipe, data=known), Path(out), device, reports=report)
+    return live.train(replace(recipe, data=known), Path(out), device, reports=report)
 
 
 def resume(run: str | Path, device: str = "auto", report: bool = True) -> float:
@@ -70,7 +70,7 @@ def resume(run: str | Path, device: str = "auto", report: bool = True) -> float:
     Raises:
         UserError: the folder is not a run, its files are damaged, or as `train`.
     """
-    return watching.resume(Path(run), device, reports=report)
+    return live.resume(Path(run), device, reports=report)
 
 
 def _with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
