@@ -80,6 +80,7 @@ def _of_page(svg: str) -> Markup:
     """An SVG file as a part of a page: no prologue, names of its own, the page's colours and letters."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would hold for the whole page
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)  # a title or name, which stands in them as it is
     prefix = f"p{next(_numbers)}-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
