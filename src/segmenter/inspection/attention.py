@@ -6,6 +6,7 @@ that any size, layer and head costs no more than a prediction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,14 @@ from segmenter.inspection.places import (
 from segmenter.model.decoders.mask_transformer import MaskTransformer
 from segmenter.model.segmenter import Segmenter
 
-Rows = dict[tuple[Part, int], Tensor]
-"""Part and block to the rows (heads R T) of R of its tokens."""
+
+class Look(NamedTuple):
+    """One pass of a window through the network."""
+
+    rows: dict[tuple[Part, int], Tensor]
+    """Part and block to the rows (heads R T) of R of its tokens."""
+    logits: Tensor
+    """1 K h w, on the decoder's grid."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ def attention(
     chosen = chosen_layers(model, part, layers)
     window = window_at(windows_on(model, photo, native, inference), at)
     token = class_token(window, label) if class_name else patch_token(model, window, at, part)
-    rows = rows_of(model, window, {part: [token]})
-    return row_maps(model, window, rows, part, chosen, 0)
+    look = look_at(model, window, {part: [token]})
+    return row_maps(model, window, look, part, chosen, 0)
 
 
 def refuse_without_embeddings(model: Segmenter) -> None:
@@ -135,9 +142,9 @@ def class_token(window: Window, label: int) -> int:
 
 
 @torch.inference_mode()
-def rows_of(model: Segmenter, window: Window, tokens: Mapping[Part, Sequence[int]]) -> Rows:
+def look_at(model: Segmenter, window: Window, tokens: Mapping[Part, Sequence[int]]) -> Look:
     """The rows of some tokens of the encoder, the decoder or both, in all of their blocks, from one pass."""
-    rows: Rows = {}
+    rows: dict[tuple[Part, int], Tensor] = {}
 
     def see(call: Call) -> None:
         if wanted := tokens.get(call.part):
@@ -146,21 +153,21 @@ def rows_of(model: Segmenter, window: Window, tokens: Mapping[Part, Sequence[int
             rows[place] = torch.cat([rows[place], found]) if place in rows else found
 
     with capturing(model, see):
-        model(model.normalize(window.pixels[None]))
-    return rows
+        logits = model(model.normalize(window.pixels[None]))
+    return Look(rows, logits.float())
 
 
 def row_maps(
-    model: Segmenter, window: Window, rows: Rows, part: Part, layers: Sequence[int], number: int
+    model: Segmenter, window: Window, look: Look, part: Part, layers: Sequence[int], number: int
 ) -> Attention:
     """One of the rows, in some layers, as maps.
 
     Raises:
         UserError: a layer was not seen to attend.
     """
-    if unseen := [layer for layer in layers if (part, layer) not in rows]:
+    if unseen := [layer for layer in layers if (part, layer) not in look.rows]:
         raise UserError(f"block {unseen[0]} of the {part} attends in no way that can be seen; choose other layers")
-    found = torch.stack([rows[part, layer][:, number] for layer in layers]).cpu()  # layers heads T
+    found = torch.stack([look.rows[part, layer][:, number] for layer in layers]).cpu()  # layers heads T
     prefix, count = model.encoder.prefix if part == "encoder" else 0, window.grid[0] * window.grid[1]
     maps = found[..., prefix : prefix + count].unflatten(-1, window.grid)
     others = torch.cat([found[..., :prefix], found[..., prefix + count :]], -1)

@@ -1,7 +1,7 @@
 """Maps of patches as heat over a photo: what gets more than its even share glows, the rest stays a dim photo.
 
-Values are shown as multiples of the even share, 1 / patches. Attention spans three orders of magnitude between heads, so
-its scale is logarithmic and shared by all maps of a sheet: one head can be compared with another.
+Values are shown as multiples of the even share, 1 / patches. Attention spans three orders of magnitude between heads,
+so its scale is logarithmic and shared by all maps of a sheet: one head can be compared with another.
 """
 
 import math
@@ -97,6 +97,11 @@ def mark(picture: Image.Image, box: Box, window: Box) -> None:
         draw.rectangle([left - grown, top - grown, right + grown - 1, bottom + grown - 1], outline=color, width=width)
 
 
+def times(value: float) -> str:
+    """A multiple of the even share in a few letters."""
+    return f"{value:.2g}\N{MULTIPLICATION SIGN}" if value < 10 else f"{value:.0f}\N{MULTIPLICATION SIGN}"
+
+
 def color_bar(scale: Scale, width: int, size: int) -> Image.Image:
     """The colours of a scale over the grey of a photo, with values below: "3x" is three times the even share."""
     letters = font(size)
@@ -109,5 +114,5 @@ def color_bar(scale: Scale, width: int, size: int) -> Image.Image:
     for value in scale.ticks():
         left = 2 * size + float(scale.shades(np.array(value))) * (width - 1)
         draw.line([left, size, left, size + size // 4], fill="black")
-        draw.text((left, size + size // 4), f"{value:.3g}×", fill="black", font=letters, anchor="mt")
+        draw.text((left, size + size // 4), times(value), fill="black", font=letters, anchor="mt")
     return bar
