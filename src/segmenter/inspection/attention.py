@@ -100,7 +100,7 @@ def attention(
     chosen = chosen_layers(model, part, layers)
     window = window_at(windows_on(model, photo, native, inference), at)
     token = class_token(window, label) if class_name else patch_token(model, window, at, part)
-    look = look_at(model, window, {part: [token]})
+    look = look_at(model, model.normalize(window.pixels[None]), {part: [token]})
     return row_maps(model, window, look, part, chosen, 0)
 
 
@@ -142,8 +142,8 @@ def class_token(window: Window, label: int) -> int:
 
 
 @torch.inference_mode()
-def look_at(model: Segmenter, window: Window, tokens: Mapping[Part, Sequence[int]]) -> Look:
-    """The rows of some tokens of the encoder, the decoder or both, in all of their blocks, from one pass."""
+def look_at(model: Segmenter, images: Tensor, tokens: Mapping[Part, Sequence[int]]) -> Look:
+    """A normalised image (1 3 H W) to the rows of some tokens of the encoder, the decoder or both, in all blocks."""
     rows: dict[tuple[Part, int], Tensor] = {}
 
     def see(call: Call) -> None:
@@ -153,13 +153,11 @@ def look_at(model: Segmenter, window: Window, tokens: Mapping[Part, Sequence[int
             rows[place] = torch.cat([rows[place], found]) if place in rows else found
 
     with capturing(model, see):
-        logits = model(model.normalize(window.pixels[None]))
+        logits = model(images)
     return Look(rows, logits.float())
 
 
-def row_maps(
-    model: Segmenter, window: Window, look: Look, part: Part, layers: Sequence[int], number: int
-) -> Attention:
+def row_maps(model: Segmenter, window: Window, look: Look, part: Part, layers: Sequence[int], number: int) -> Attention:
     """One of the rows, in some layers, as maps.
 
     Raises:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from segmenter.inspection.places import Box, Window
 from segmenter.views.lettering import font
 
 COLORS = colormaps["inferno"]
-DIM = 0.5  # brightness of the photo under the heat
+DIM, DARKEST_GREY, LIGHTENED = 115, 12, 0.65  # of the photo under the heat: range, least, exponent of its brightness
 DARKEST = 0.25  # of the colours: black glows nowhere
 STRONGEST = 0.92  # opacity of the heat
 MARK = (64, 224, 255)  # the asked patch; no colour of the heat is like it
@@ -38,13 +38,10 @@ class Scale:
         """Round values from `low` to `high` to write beside the colours."""
         if not self.logarithmic:
             return [self.low, (self.low + self.high) / 2, self.high]
-        steps = [
-            step * 10.0**power
-            for power in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            for step in ((1, 3) if self.high / self.low < 1000 else (1,))
-        ]
-        inside = [step for step in steps if self.low * 0.99 <= step <= self.high * 1.01]
-        return inside if len(inside) > 1 else [self.low, self.high]
+        steps = (1, 1.2, 1.5, 2, 3, 5) if self.high < 10 * self.low else (1, 3) if self.high < 1000 * self.low else (1,)
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        rounded = [step * 10.0**power for power in powers for step in steps]
+        return [value for value in rounded if self.low * 0.99 <= value <= self.high * 1.01]
 
     def _in_its_units(self, *values: float | np.ndarray) -> list[np.ndarray]:
         found = [np.asarray(value, np.float64) for value in values]
@@ -53,7 +50,7 @@ class Scale:
 
 def shared_scale(values: np.ndarray) -> Scale:
     """The scale of attention (any shape, as multiples of the even share): from the even share to nearly the largest."""
-    return Scale(1.0, max(3.0, float(np.quantile(values, 0.9995))))
+    return Scale(1.0, max(1.5, float(np.quantile(values, 0.9995))))
 
 
 def own_scale(values: np.ndarray) -> Scale:
@@ -63,8 +60,9 @@ def own_scale(values: np.ndarray) -> Scale:
 
 
 def dimmed(photo: Image.Image) -> np.ndarray:
-    """A photo (H W 3) as dim grey, under the heat."""
-    return np.repeat(np.asarray(photo.convert("L"), np.float32)[..., None] * DIM, 3, axis=2)
+    """A photo as dim grey (H W 3) under the heat, its shadows lightened: dark photos would show nothing."""
+    grey = np.asarray(ImageOps.autocontrast(photo.convert("L"), cutoff=1), np.float32) / 255
+    return np.repeat((DARKEST_GREY + DIM * grey**LIGHTENED)[..., None], 3, axis=2)
 
 
 def glowing(shades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +82,13 @@ def heat(photo: Image.Image, values: np.ndarray, window: Window, scale: Scale) -
     colors, opacity = glowing(shades)
     base = dimmed(photo)
     return Image.fromarray((base + (colors - base) * opacity).astype(np.uint8))
+
+
+def tinted(photo: Image.Image, shares: np.ndarray, color: tuple[int, int, int]) -> Image.Image:
+    """A class's probability (H W, 0 to 1) at every pixel of a dim photo, in the class's colour."""
+    base = dimmed(photo)
+    bright = np.array(color, np.float32) * (200 / max(*color, 100))
+    return Image.fromarray((base + (bright - base) * (0.85 * shares[..., None])).astype(np.uint8))
 
 
 def mark(picture: Image.Image, box: Box, window: Box) -> None:
@@ -107,7 +112,7 @@ def color_bar(scale: Scale, width: int, size: int) -> Image.Image:
     letters = font(size)
     shades = np.linspace(0, 1, width)[None].repeat(size, 0)
     colors, opacity = glowing(shades)
-    base = np.full((size, width, 3), 128 * DIM, np.float32)
+    base = np.full((size, width, 3), DARKEST_GREY + DIM / 2, np.float32)
     bar = Image.new("RGB", (width + 4 * size, 2 * size + size // 2), "white")
     bar.paste(Image.fromarray((base + (colors - base) * opacity).astype(np.uint8)), (2 * size, 0))
     draw = ImageDraw.Draw(bar)
