@@ -11,6 +11,7 @@ import tyro
 
 from segmenter import streams
 from segmenter.cli.data import check, prepare
+from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
 from segmenter.cli.runs import report
 from segmenter.cli.training import demo, recipe_named, resume_with, train_with
@@ -45,6 +46,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             "evaluate": evaluate,
             "report": report,
             "predict": predict,
+            "explain": explain,
             "benchmark": benchmark,
             "prepare": prepare,
             "demo": demo,
