@@ -5,7 +5,7 @@ import pytest
 from label_maps import flooded, patches
 
 from segmenter.evaluation.confusions import count_confusions
-from segmenter.evaluation.objects import count_objects
+from segmenter.evaluation.object_sizes import count_objects
 
 AREAS = (4, 20)
 EMPTY = {"objects": 0, "found": 0, "pixels": 0, "hits": 0, "wrong": 0}
