@@ -1,0 +1,122 @@
+"""What a model is compared with: the samples of a split, read and scaled in the processes that load images."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segmenter import config
+from segmenter.data.dataset import as_tensor
+from segmenter.data.loader import loaded
+from segmenter.data.samples import DataSet, Sample
+from segmenter.data.tasks import TASKS as DATA
+from segmenter.errors import UserError
+from segmenter.inference.passes import at_scales, scaled
+from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class ScaledSamples(Dataset):
+    """Samples as image (3 h w uint8) or its scales, and target (H W); if wanted also their instances, or None."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        scale: Callable[[np.ndarray], Tensor | list[Tensor]],
+        instances: Callable[[Sample], np.ndarray | None] | None = None,
+    ):
+        self.samples, self.scale, self.instances = samples, scale, instances
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple:
+        sample = self.samples[index]
+        image, target = self.scale(sample.image()), as_tensor(sample.target())
+        return (image, target) if self.instances is None else (image, target, self.instances(sample))
+
+
+def all_scales(image: np.ndarray, **options) -> list[Tensor]:
+    """An image (H W 3 uint8) at every scale (3 h w uint8 each); options as of `at_scales`."""
+    return list(at_scales(image, **options))
+
+
+@contextmanager
+def streamed(
+    model: Segmenter,
+    samples: Sequence[Sample],
+    settings: config.Inference,
+    multiscale: bool,
+    workers: int,
+    title: str,
+    show: bool,
+    instances: Callable[[Sample], np.ndarray | None] | None = None,
+) -> Iterator[Iterator[tuple]]:
+    """What `ScaledSamples` gives of the samples, in order, behind a progress bar; the loading ends with the block."""
+    scale = partial(all_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
+    inputs, pin = ScaledSamples(samples, scale, instances), next(model.parameters()).device.type == "cuda"
+    with loaded(inputs, min(workers, len(samples)), pin=pin) as decoded:
+        yield Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+
+
+class Chosen(NamedTuple):
+    """Samples to compare a model with, and where they come from, as far as that is known."""
+
+    samples: Sequence[Sample]
+    split: str = ""
+    settings: config.Data | None = None
+
+
+def chosen(model: Segmenter, data: str | Path | config.Data | DataSet | Sequence[Sample], split: str) -> Chosen:
+    """The samples of a split, if the model can be compared with them; a folder is opened as the model knows its data.
+
+    Raises:
+        UserError: the data cannot be opened, has no such split or no images in it, or has other classes than the model.
+    """
+    if isinstance(data, str | Path | config.Data):
+        data = opened(model, data)
+    found = _of_split(model, data, split) if isinstance(data, DataSet) else Chosen(data)
+    if not found.samples:
+        raise UserError("there are no images to evaluate on; choose another split")
+    return found
+
+
+def opened(model: Segmenter, data: str | Path | config.Data) -> DataSet:
+    """A data set; a folder alone is opened as the model knows its data.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    if not isinstance(data, config.Data):
+        known = model.recipe.data
+        # With another seed, a folder without splits would have training images in its test split.
+        data = config.Data(
+            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
+        )
+    return DATA[model.recipe.task].open(data)
+
+
+def _of_split(model: Segmenter, data: DataSet, split: str) -> Chosen:
+    if split == "auto":
+        split = data.labelled_split()
+        if split != "test":
+            word = DATA[data.task].words.word
+            logger.warning("%s has no test images with %ss: scored on %s", data.settings.root, word, split)
+    if data.classes.names != model.classes.names:
+        raise UserError(
+            f"{data.settings.root} has the classes {_few(data.classes.names)}, the model {_few(model.classes.names)}; "
+            "give the classes.yaml that the model was trained with: --data.classes FILE"
+        )
+    return Chosen(data.split(split), split, data.settings)
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
