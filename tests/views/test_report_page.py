@@ -24,7 +24,6 @@ from segmenter.views.report.page import (
     Layer,
     Page,
     Picture,
-    Plots,
     Section,
     Table,
     Text,

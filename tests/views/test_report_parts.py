@@ -1,4 +1,4 @@
-"""Proves what goes into a report: logs as they are found, images worth a look, differences that are more than chance."""
+"""Proves what goes into a report: logs as found, images worth a look, differences that are more than chance."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,8 @@ def test_a_torn_log_gives_what_it_has_and_says_so(tmp_path, torn, words):
 
 
 def test_numbers_that_are_none_are_left_out(tmp_path):
-    lines = ['{"step": 1, "loss": NaN}\n', '{"step": 2, "loss": Infinity}\n', '{"step": 3, "loss": true}\n', steps(4)[3]]
+    bad = [f'{{"step": {step}, "loss": {value}}}\n' for step, value in ((1, "NaN"), (2, "Infinity"), (3, "true"))]
+    lines = [*bad, steps(4)[3]]
     history = read_history(write_log(tmp_path / "run", lines))
     assert history.values["loss"][1].tolist() == [0.25]
     assert curves({"run": history})

@@ -18,9 +18,10 @@ from segmenter.evaluation.bootstrap import Kept
 from segmenter.model.segmenter import Segmenter
 from segmenter.published.loading import load
 from segmenter.studies.evaluations import evaluation_of
+from segmenter.views.report.attending import attention_section
 from segmenter.views.report.comparing import comparison
 from segmenter.views.report.curves import History, read_history
-from segmenter.views.report.galleries import differing, galleries
+from segmenter.views.report.galleries import differing, galleries, notable
 from segmenter.views.report.measured import tiles
 from segmenter.views.report.page import Block, Page, Section, Text, Tiles, render
 from segmenter.views.report.running import curves_section, origin_section, training_tiles
@@ -133,8 +134,11 @@ def _page_of_one(subject: Subject) -> Page:
         found = {name: bootstrap.intervals(kept)}
         parts = {part.title: part for part in task.sections({name: kept}, found, subject.model.classes)}
         blocks = [Text(_scored(kept)), Tiles(tiles(found[name], task.measures, len(kept))), *blocks]
-        if pictures := galleries(kept, subject.model, _samples([subject])):
+        samples = _samples([subject])
+        if pictures := galleries(kept, subject.model, samples):
             parts["Images"] = Section("Images", [*pictures])
+        first_ones = [kept.names[choice.images[0]] for choice in notable(kept)]
+        parts["Attention"] = attention_section(subject.model, [samples[one] for one in first_ones if one in samples])
     training = curves_section({name: subject.history})
     numbers = training_tiles(subject.recipe, subject.history)
     if numbers:
@@ -190,10 +194,16 @@ def _samples(subjects: Sequence[Subject]) -> dict[str, Sample]:
 
 
 def _scored(kept: Kept) -> str:
-    where = " of ".join(str(kept.about[key]) for key in ("split", "data") if kept.about.get(key))
+    data = kept.about.get("data")
+    root = data.get("root") if isinstance(data, dict) else ""
+    where = " of ".join(str(part) for part in (kept.about.get("split"), root) if part)
+    scales = ", at many scales" if kept.about.get("multiscale") else ""
+    chosen = " The best model was chosen by these images, so expect a little less of others." * (
+        kept.about.get("split") == "val"
+    )
     return (
-        f"Scored on {cleaned(where) or 'labelled images'}: {len(kept)} images. Below a number: where it would lie, 95 "
-        "times in 100, with other images of the same kind (bootstrap)."
+        f"Scored on {cleaned(where) or 'labelled images'}, {len(kept)} images{scales}.{chosen} Below a number: where "
+        "it would lie, 95 times in 100, with other images of the same kind (bootstrap)."
     )
 
 

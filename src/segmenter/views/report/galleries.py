@@ -10,23 +10,26 @@ from segmenter.evaluation.bootstrap import Kept
 from segmenter.evaluation.kept_labels import KeptLabels
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
-from segmenter.views.report.choosing import choices, first
+from segmenter.views.report.choosing import Choice, choices, first
 from segmenter.views.report.page import Gallery, Picture
 from segmenter.views.report.tasks import TASKS, Task
 
 Samples = Mapping[str, Sample]
 
 
-def galleries(kept: Kept, model: Segmenter, samples: Samples) -> list[Gallery]:
-    """Worst, least sure and best images of one evaluation."""
-    task = TASKS[kept.task]
-    name, measure = next(iter(task.measures.items()))
-    score = kept.per_image[name]
+def notable(kept: Kept) -> list[Choice]:
+    """Worst, least sure and best images of an evaluation."""
+    name, measure = next(iter(TASKS[kept.task].measures.items()))
     confidence = kept.confidence if isinstance(kept, KeptLabels) else np.full(len(kept), np.nan)
+    return choices(kept.per_image[name], confidence, measure.title)
+
+
+def galleries(kept: Kept, model: Segmenter, samples: Samples) -> list[Gallery]:
+    """The notable images that are among the samples."""
     found = []
-    for choice in choices(score, confidence, measure.title):
+    for choice in notable(kept):
         there = [i for i in choice.images if kept.names[i] in samples]
-        shown = [picture(samples[kept.names[i]], {"": model}, task, facts(kept, i)) for i in there]
+        shown = [picture(samples[kept.names[i]], {"": model}, TASKS[kept.task], facts(kept, i)) for i in there]
         found += [Gallery(choice.title, shown, choice.note)] if shown else []
     return found
 
