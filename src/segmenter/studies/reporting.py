@@ -24,7 +24,7 @@ from segmenter.views.report.curves import History, read_history
 from segmenter.views.report.galleries import differing, galleries, notable
 from segmenter.views.report.measured import tiles
 from segmenter.views.report.page import Block, Page, Section, Text, Tiles, render
-from segmenter.views.report.running import curves_section, origin_section, training_tiles
+from segmenter.views.report.running import curves_section, differences_of_recipes, origin_section, training_tiles
 from segmenter.views.report.tasks import TASKS
 
 FILE = "report.html"
@@ -168,6 +168,8 @@ def _page_of_several(subjects: Sequence[Subject]) -> Page:
         if len(alike) > 1 and (pictures := differing(alike, models, _samples(list(scored.values())))):
             parts["Images"] = Section("Images", [*pictures])
     training = curves_section({subject.name: subject.history for subject in subjects})
+    if differ := differences_of_recipes({subject.name: subject.recipe for subject in subjects}):
+        training = replace(training, blocks=[*training.blocks, differ])
     origins = [origin_section(subject.folder, subject.recipe, subject.name) for subject in subjects]
     sections = [Section("Comparison", blocks), training, *_ordered(parts), *origins]
     title = " and ".join(subject.name for subject in subjects) if len(subjects) == 2 else f"{len(subjects)} runs"

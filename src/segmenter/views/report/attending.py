@@ -15,7 +15,7 @@ from segmenter.inspection.places import likeliest_place
 from segmenter.model.segmenter import Segmenter
 from segmenter.views.attention_sheets import seen
 from segmenter.views.heat import heat, mark, shared_scale
-from segmenter.views.report.layers import LONGEST_SIDE, drawn_size, photo_layer
+from segmenter.views.report.layers import LONGEST_SIDE, photo_layer
 from segmenter.views.report.page import Block, Gallery, Picture, Section, Text
 
 RAREST = 0.01  # share of the pixels below which a class is not asked for
@@ -48,15 +48,17 @@ def attention_picture(model: Segmenter, sample: Sample) -> Picture:
     chosen = tuple(dict.fromkeys((0, depth // 2, depth - 1)))
     found = attention(model, photo, at=at, layers=chosen)
     maps = found.maps.mean(1) * found.maps[0, 0].size  # layers h w, in even shares
-    scale, box = shared_scale(maps), found.window.box
-    height, width = drawn_size((round(box.bottom - box.top), round(box.right - box.left)), LONGEST_SIDE)
-    picture = seen(photo, box, (width, height))
+    shades, box = shared_scale(maps), found.window.box
+    height, width = box.bottom - box.top, box.right - box.left
+    scale = LONGEST_SIDE / max(height, width)  # small photos too: patches are drawn with sharp edges
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    picture = seen(photo, box, size[::-1])
     layers = [photo_layer("photo", _marked(picture, found, at))]
     for layer, values in zip(found.layers, maps, strict=True):
-        shown = heat(picture, values, found.window, scale)
+        shown = heat(picture, values, found.window, shades)
         layers.append(photo_layer(f"layer {layer + 1} of {depth}", _marked(shown, found, at)))
     where = f"{of}x {at[1]}, y {at[0]}; {found.window.describe()}"
-    return Picture(cleaned(sample.name), layers, (height, width), where)
+    return Picture(cleaned(sample.name), layers, size, where)
 
 
 def asked_point(model: Segmenter, photo: np.ndarray) -> tuple[tuple[int, int], str]:

@@ -130,7 +130,7 @@ def _lines(
             axes.ticklabel_format(axis="y", style="plain", useOffset=False)
         axes.set_xlabel("step")
         axes.set_ylabel(axis)
-        axes.margins(x=0.02)
+        axes.set_xlim(0, 1.02 * max(steps[-1] for _, steps, _ in found))
         if len(found) > 1:
             axes.legend(loc="best", labelcolor=MUTED)
     return Plot(title, drawn.svg, f"{title} over the steps. {' '.join(words)}")

@@ -1,7 +1,8 @@
 """The page of a run and what it is made of besides scores: curves, command, environment, recipe."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from segmenter import recipes
@@ -10,7 +11,8 @@ from segmenter.errors import cleaned
 from segmenter.training import environment
 from segmenter.training.objective import OBJECTIVES
 from segmenter.views.report.curves import History, curves
-from segmenter.views.report.page import Block, Code, Facts, Plots, Section, Text, Tile
+from segmenter.views.report.measured import NONE
+from segmenter.views.report.page import Block, Cell, Code, Facts, Plots, Section, Table, Text, Tile
 
 NAMES = {
     "began": "began",
@@ -80,6 +82,35 @@ def _duration(recipe: Recipe, history: History) -> str:
         before = step
     hours, minutes = divmod(math.ceil(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def differences_of_recipes(recipes_of: Mapping[str, Recipe]) -> Table | None:
+    """The settings in which the recipes of runs by name differ; none where they are the same."""
+    flat = {run: dict(_settings(asdict(recipe))) for run, recipe in recipes_of.items()}
+    names = dict.fromkeys(name for settings in flat.values() for name in settings)
+    rows = []
+    for name in names:
+        values = [_shown(settings[name]) if name in settings else NONE for settings in flat.values()]
+        if len(set(values)) > 1:
+            rows.append([Cell(name), *map(Cell, values)])
+    if not rows:
+        return None
+    return Table("What differs in the recipes", ["setting", *flat], rows, numeric=len(flat) + 1)
+
+
+def _settings(content: Mapping, group: str = "") -> Iterator[tuple[str, object]]:
+    """Settings with their names as on the command line."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{group}{name}.")
+        else:
+            yield f"{group}{name}", value
+
+
+def _shown(value: object) -> str:
+    """A setting as people write it."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value in (None, "", (), []) else cleaned(text, 120)
 
 
 def origin_section(folder: Path, recipe: Recipe, run: str = "") -> Section:
