@@ -10,13 +10,14 @@ from segmenter.data.samples import SCENE_COUNTS, SCENE_SEEDS
 from segmenter.data.scenes.scene import COLORS, NAMES, Scene, render
 
 SIZE, PATCH = (96, 128), 8
+PARTS = ("image", "labels", "depth", "things")
 CLASSES = len(NAMES)
 
 
 def stacked(seed: int, count: int) -> Scene:
     """Scenes of one seed, stacked along a first axis."""
     scenes = [render(seed, i, SIZE) for i in range(count)]
-    return Scene(*(np.stack([getattr(s, part) for s in scenes]) for part in ("image", "labels", "depth")))
+    return Scene(*(np.stack([getattr(s, part) for s in scenes]) for part in PARTS))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_names_and_colours():
 @pytest.mark.parametrize("index", [0, 1, 2, 7])
 def test_the_same_numbers_give_the_same_scene(index):
     first, again, other = render(5, index, SIZE), render(5, index, SIZE), render(6, index, SIZE)
-    for part in ("image", "labels", "depth"):
+    for part in PARTS:
         np.testing.assert_array_equal(getattr(first, part), getattr(again, part))
     assert (first.image != other.image).mean() > 0.5
 
