@@ -151,3 +151,13 @@ def test_raw_patches_do_not_tell_the_class_linearly(train, held_out):
     predicted = Ridge(1.0).fit(colours[0], shares).predict(colours[1]).argmax(-1)
     grid = predicted.reshape(len(held_out.labels), SIZE[0] // PATCH, SIZE[1] // PATCH)
     assert mean_iou(grid.repeat(PATCH, 1).repeat(PATCH, 2), held_out.labels) < 0.55
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_each_thing_has_a_number_and_one_class(index):
+    scene = render(3, index, SIZE)
+    things = {"building", "tree", "car", "furniture"}
+    for number in np.unique(scene.things):
+        found = {NAMES[label] for label in np.unique(scene.labels[scene.things == number])}
+        assert len(found) == 1 if number else not found & things
+        assert number == 0 or found <= things

@@ -297,7 +297,6 @@ def sofa(drawing: Drawing, rng: np.random.Generator, x: Span, z: float) -> None:
         )
 
 
-@thing
 def picture(drawing: Drawing, rng: np.random.Generator, centre: Span, size: Span, wall: float, side: bool) -> None:
     """A framed painting on the wall at depth `wall` (side: the side wall at X = wall); centre is (along, height)."""
     frame, mat = flat(color(rng, 0.3, 1.3)), flat(np.array((228, 222, 210)) * rng.uniform(0.85, 1.05))
