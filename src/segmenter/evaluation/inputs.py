@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -31,7 +31,7 @@ class ScaledSamples(Dataset):
         self,
         samples: Sequence[Sample],
         scale: Callable[[np.ndarray], Tensor | list[Tensor]],
-        instances: Callable[[Sample], np.ndarray | None] | None = None,
+        instances: bool = False,
     ):
         self.samples, self.scale, self.instances = samples, scale, instances
 
@@ -41,12 +41,37 @@ class ScaledSamples(Dataset):
     def __getitem__(self, index: int) -> tuple:
         sample = self.samples[index]
         image, target = self.scale(sample.image()), as_tensor(sample.target())
-        return (image, target) if self.instances is None else (image, target, self.instances(sample))
+        return (image, target, instances_of(sample, target)) if self.instances else (image, target)
 
 
 def all_scales(image: np.ndarray, **options) -> list[Tensor]:
     """An image (H W 3 uint8) at every scale (3 h w uint8 each); options as of `at_scales`."""
     return list(at_scales(image, **options))
+
+
+@runtime_checkable
+class WithInstances(Protocol):
+    """A sample that may have an instance map."""
+
+    def instances(self) -> np.ndarray | None:
+        """H W, above 0 where an instance is known; None: there is no map."""
+
+
+def instances_of(sample: Sample, target: Tensor) -> np.ndarray | None:
+    """A sample's instances (H W int32, above 0 where one is known), or None if it has no map of them.
+
+    Raises:
+        UserError: the map cannot be read, or has another size than the target (H W).
+    """
+    found = sample.instances() if isinstance(sample, WithInstances) else None
+    if found is None:
+        return None
+    if found.shape != tuple(target.shape):
+        sizes = [f"{height} x {width} (height x width)" for height, width in (found.shape, target.shape)]
+        raise UserError(
+            f"the instance map of {sample.name} is {sizes[0]}, but the mask is {sizes[1]}; export both at one size"
+        )
+    return found.astype(np.int32)
 
 
 @contextmanager
@@ -58,7 +83,7 @@ def streamed(
     workers: int,
     title: str,
     show: bool,
-    instances: Callable[[Sample], np.ndarray | None] | None = None,
+    instances: bool = False,
 ) -> Iterator[Iterator[tuple]]:
     """What `ScaledSamples` gives of the samples, in order, behind a progress bar; the loading ends with the block."""
     scale = partial(all_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)

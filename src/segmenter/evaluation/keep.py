@@ -12,7 +12,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from segmenter import config
-from segmenter.data.instances import instance_map
 from segmenter.data.samples import DataSet, Sample
 from segmenter.evaluation import kept_folder
 from segmenter.evaluation.inputs import chosen, streamed
@@ -79,7 +78,7 @@ def keep(
     if together:
         places, show = places[state.process_index :: state.num_processes], show and state.is_main_process
     mine = [samples[place] for place in places]
-    options = asked.settings, asked.multiscale, workers, "evaluate", show, instance_map
+    options = asked.settings, asked.multiscale, workers, "evaluate", show, True
     shared = processes.together if together else nullcontext
     with shared(), evaluating(model), streamed(model, mine, *options) as stream:
         counts = list(task.count_images(model, _placed(places, stream), asked))
