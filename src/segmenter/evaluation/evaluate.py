@@ -33,7 +33,7 @@ from segmenter.ranges import Processes, checked
 logger = logging.getLogger(__name__)
 
 
-class _ScaledSamples(Dataset):
+class ScaledSamples(Dataset):
     """Samples read and scaled in the loader's workers: image (3 h w uint8) or its scales, and target (H W)."""
 
     def __init__(self, samples: Sequence[Sample], scale: Callable[[np.ndarray], Tensor | list[Tensor]]):
@@ -47,7 +47,7 @@ class _ScaledSamples(Dataset):
         return self.scale(image), as_tensor(target)
 
 
-def _scales(image: np.ndarray, **options) -> list[Tensor]:
+def all_scales(image: np.ndarray, **options) -> list[Tensor]:
     return list(at_scales(image, **options))
 
 
@@ -72,10 +72,10 @@ def totals(
     refuse_multiscale(model, multiscale)
     task, settings = TASKS[model.recipe.task], effective_settings(model, settings, False)
     alignment = task.alignment(model, alignment)
-    scale = partial(_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
+    scale = partial(all_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
     counts = task.counts_at_scales if multiscale else task.counts
     pin = next(model.parameters()).device.type == "cuda"
-    with evaluating(model), loaded(_ScaledSamples(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
+    with evaluating(model), loaded(ScaledSamples(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
         stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
         return sum(counts(model, stream, settings, alignment), task.zero(model))
 
@@ -141,18 +141,7 @@ def evaluate(
         UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
             samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
     """
-    if isinstance(data, str | Path):
-        known = model.recipe.data
-        # With another seed, a folder without splits would have training images in its test split.
-        data = config.Data(
-            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
-        )
-    if isinstance(data, config.Data):
-        data = DATA[model.recipe.task].open(data)
-    if isinstance(data, DataSet):
-        data = _samples(model, data, split)
-    if not data:
-        raise UserError("there are no images to evaluate on; choose another split")
+    data = samples_of(model, data, split)
     task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
     count = totals_together if together else totals
     options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
@@ -160,7 +149,39 @@ def evaluate(
     return task.scores(model, total, task.alignment(model, alignment))
 
 
-def _samples(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
+def samples_of(
+    model: Segmenter, data: str | Path | config.Data | DataSet | Sequence[Sample], split: str
+) -> Sequence[Sample]:
+    """The samples of a split, if the model can be compared with them; a folder is opened as the model knows its data.
+
+    Raises:
+        UserError: the data cannot be opened, has no such split or no images in it, or has other classes than the model.
+    """
+    if isinstance(data, str | Path | config.Data):
+        data = opened(model, data)
+    if isinstance(data, DataSet):
+        data = _split(model, data, split)
+    if not data:
+        raise UserError("there are no images to evaluate on; choose another split")
+    return data
+
+
+def opened(model: Segmenter, data: str | Path | config.Data) -> DataSet:
+    """A data set; a folder alone is opened as the model knows its data.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    if not isinstance(data, config.Data):
+        known = model.recipe.data
+        # With another seed, a folder without splits would have training images in its test split.
+        data = config.Data(
+            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
+        )
+    return DATA[model.recipe.task].open(data)
+
+
+def _split(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
     """The samples of a split, if the model can be scored on them."""
     if split == "auto":
         split = data.labelled_split()
