@@ -20,18 +20,23 @@ from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "explain", "benchmark", "prepare", "demo", "convert", "models")
+VERBS = (
+    "train", "check", "resume", "evaluate", "report", "predict", "explain", "calibrate", "benchmark", "prepare", "demo",
+    "convert", "models",
+)  # fmt: skip
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
-    "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
+    "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
               "--train.lr", "--train.class-weights", "--inference.window"),
     "check": ("--task", *DATA),
-    "resume": ("--device",),
+    "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
                  "--workers", "--json"),
-    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--format", "--overwrite",
-                "--device", "--precision", "--json"),
+    "report": ("--out", "--data", "--split", "--device", "--workers"),
+    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
+                "--overwrite", "--device", "--precision", "--json"),
     "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
+    "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),
     "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out", "--device"),

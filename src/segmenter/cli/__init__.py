@@ -10,6 +10,7 @@ import traceback
 import tyro
 
 from segmenter import streams
+from segmenter.cli.calibrating import calibrate
 from segmenter.cli.data import check, prepare
 from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
@@ -47,6 +48,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             "report": report,
             "predict": predict,
             "explain": explain,
+            "calibrate": calibrate,
             "benchmark": benchmark,
             "prepare": prepare,
             "demo": demo,

@@ -86,6 +86,7 @@ def predict(
     native: bool = False,
     preset: Preset | None = None,
     overlays: bool = True,
+    confidence: bool = False,
     format: LabelFormat = "labels",
     overwrite: bool = False,
     device: Device = "auto",
@@ -102,6 +103,8 @@ def predict(
         native: Keep the photos' scale instead of bringing them to the training's.
         preset: Windows and scale as this command of the published code has them, instead of the model's own.
         overlays: Write overlays too.
+        confidence: Write how sure the model is of every pixel: confidence/NAME.png (16 bits: value / 65535) and
+            confidence/NAME.jpg, a picture of it. See `segmenter calibrate`.
         format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
         overwrite: Write anew what an earlier `predict` wrote there; files of others are never overwritten.
         device: Where the model runs, or cuda:1 and so on; auto: the best there is.
@@ -114,10 +117,12 @@ def predict(
 
     network = load(model, device, precision)
     inference = settings(preset, network.recipe) if preset else None
-    written = predict_files(network, images, out, multiscale, native, overlays, format, inference, overwrite)
+    written = predict_files(
+        network, images, out, multiscale, native, overlays, format, inference, overwrite, confidence
+    )
     if text := made_smaller(written):
         print(text, file=sys.stderr)
-    tell(as_json(written) if json else summary(written, out, overlays))
+    tell(as_json(written) if json else summary(written, out))
 
 
 @checked

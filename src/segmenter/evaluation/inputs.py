@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,11 +18,26 @@ from segmenter.data.loader import loaded
 from segmenter.data.samples import DataSet, Sample
 from segmenter.data.tasks import TASKS as DATA
 from segmenter.errors import UserError
-from segmenter.inference.passes import at_scales, scaled
+from segmenter.inference.passes import at_scales, passes_at, scaled
+from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
+from segmenter.upsample.probabilities import Passes
 
 logger = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """An image on its way through the model."""
+
+    place: int
+    """Among all the samples."""
+    scaled: Tensor | list[Tensor]
+    """3 h w uint8, or several of them, one for every scale."""
+    target: Tensor
+    """H W."""
+    instances: np.ndarray | None
+    """H W, above 0 where an instance is known; None: the data set has no such map."""
 
 
 class ScaledSamples(Dataset):
@@ -90,6 +106,19 @@ def streamed(
     inputs, pin = ScaledSamples(samples, scale, instances), next(model.parameters()).device.type == "cuda"
     with loaded(inputs, min(workers, len(samples)), pin=pin) as decoded:
         yield Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+
+
+def labelled_passes(
+    model: Segmenter, images: Iterator[Loaded], settings: config.Inference, multiscale: bool
+) -> Iterator[tuple[Passes, Loaded]]:
+    """The passes over each image that end at its target's size; images of other sizes may overtake each other."""
+    if multiscale:
+        for image in images:
+            yield passes_at(model, image.scaled, tuple(image.target.shape), settings), image
+        return
+    tagged = ((image.scaled, image) for image in images)
+    for logits, geometry, image in logits_of_many(model, tagged, settings):
+        yield [(logits, replace(geometry, final=tuple(image.target.shape)))], image
 
 
 class Chosen(NamedTuple):

@@ -14,8 +14,8 @@ from accelerate.utils import gather_object
 from segmenter import config
 from segmenter.data.samples import DataSet, Sample
 from segmenter.evaluation import kept_folder
-from segmenter.evaluation.inputs import chosen, streamed
-from segmenter.evaluation.keeping import Asked, Loaded
+from segmenter.evaluation.inputs import Loaded, chosen, streamed
+from segmenter.evaluation.keeping import Asked
 from segmenter.evaluation.kept_folder import Kept
 from segmenter.evaluation.tasks import TASKS
 from segmenter.inference.mode import evaluating

@@ -7,7 +7,8 @@ import numpy as np
 from segmenter.errors import UserError
 from segmenter.evaluation import depth
 from segmenter.evaluation.depth_metrics import METRICS, aligned_depth, errors
-from segmenter.evaluation.keeping import Asked, Counts, Loaded
+from segmenter.evaluation.inputs import Loaded
+from segmenter.evaluation.keeping import Asked, Counts
 from segmenter.evaluation.kept_depth import BY_DISTANCE, DISTANCES, KeptDepth
 from segmenter.inference.depth import inverse_depth
 from segmenter.model.segmenter import Segmenter

@@ -1,7 +1,6 @@
 """Labels and their confidence against masks: what is kept of each image, and of all of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,14 +9,12 @@ from segmenter import upsample
 from segmenter.errors import UserError
 from segmenter.evaluation.boundaries import count_boundaries
 from segmenter.evaluation.confusions import count_confusions
-from segmenter.evaluation.keeping import Asked, Counts, Loaded
+from segmenter.evaluation.inputs import Loaded, labelled_passes
+from segmenter.evaluation.keeping import Asked, Counts
 from segmenter.evaluation.kept_labels import AREAS, BINS, BOUNDARIES, BOUNDARY, CONFUSIONS, OBJECTS, KeptLabels
 from segmenter.evaluation.object_sizes import count_objects
 from segmenter.evaluation.reliability import image_bins
-from segmenter.inference.passes import passes_at
-from segmenter.inference.windows import logits_of_many
 from segmenter.model.segmenter import Segmenter
-from segmenter.upsample.probabilities import Passes
 
 
 def definitions(areas: tuple[int, int] | None, boundary: float | None) -> tuple[tuple[int, int], float]:
@@ -39,8 +36,8 @@ def count_images(model: Segmenter, images: Iterator[Loaded], asked: Asked) -> It
     """The place and the counts of each image; images of other sizes may overtake each other."""
     classes, ignore = len(model.classes), model.classes.ignore
     dtype = torch.uint8 if classes <= 256 else torch.int32
-    for passes, image in _passes(model, images, asked):
-        labels, top = upsample.confidence(passes, getattr(model, "temperature", 1.0), dtype)
+    for passes, image in labelled_passes(model, images, asked.settings, asked.multiscale):
+        labels, top = upsample.confidence(passes, model.temperature, dtype)
         on_device = image.target.to(labels.device, non_blocking=labels.device.type == "cuda")
         bins = image_bins(top, labels, on_device, ignore)
         truth, predicted = image.target.numpy(), labels.cpu().numpy()
@@ -56,16 +53,6 @@ def count_images(model: Segmenter, images: Iterator[Loaded], asked: Asked) -> It
         )
 
 
-def _passes(model: Segmenter, images: Iterator[Loaded], asked: Asked) -> Iterator[tuple[Passes, Loaded]]:
-    if asked.multiscale:
-        for image in images:
-            yield passes_at(model, image.scaled, tuple(image.target.shape), asked.settings), image
-        return
-    tagged = ((image.scaled, image) for image in images)
-    for logits, geometry, image in logits_of_many(model, tagged, asked.settings):
-        yield [(logits, replace(geometry, final=tuple(image.target.shape)))], image
-
-
 def collect(model: Segmenter, names: Sequence[str], counts: Sequence[Counts], asked: Asked, about: dict) -> KeptLabels:
     """What is kept of all images, from the counts of each, in order."""
     return KeptLabels(
@@ -75,7 +62,7 @@ def collect(model: Segmenter, names: Sequence[str], counts: Sequence[Counts], as
         calibration=np.array([one["calibration"] for one in counts], np.float64).reshape(-1, BINS, 3),
         areas=asked.areas,
         boundary=asked.boundary,
-        about=about | {"temperature": getattr(model, "temperature", 1.0)},
+        about=about | {"temperature": model.temperature},
         **{
             name: _one_table([one[name] for one in counts], dtype)
             for name, dtype in (("confusions", CONFUSIONS), ("objects", OBJECTS), ("boundaries", BOUNDARIES))

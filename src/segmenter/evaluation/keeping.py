@@ -1,10 +1,8 @@
-"""What a task needs to keep the counts of every image: how images come, and what was asked for."""
+"""What tasks are told when the counts of every image are kept, and what they answer for each."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from segmenter import config
 from segmenter.config import Alignment
@@ -12,19 +10,6 @@ from segmenter.evaluation.kept_labels import AREAS, BOUNDARY
 
 Counts = dict[str, np.ndarray]
 """All that is kept of one image."""
-
-
-class Loaded(NamedTuple):
-    """An image on its way through the model."""
-
-    place: int
-    """Among all the samples."""
-    scaled: Tensor | list[Tensor]
-    """3 h w uint8, or several of them, one for every scale."""
-    target: Tensor
-    """H W."""
-    instances: np.ndarray | None
-    """H W, above 0 where an instance is known; None: the data set has no such map."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from segmenter import config
 from segmenter.config import Alignment
 from segmenter.evaluation import depth, keep_depth, keep_labels, labels
 from segmenter.evaluation.depth_metrics import DepthScores
-from segmenter.evaluation.keeping import Asked, Counts, Loaded
+from segmenter.evaluation.inputs import Loaded
+from segmenter.evaluation.keeping import Asked, Counts
 from segmenter.evaluation.kept_depth import KeptDepth
 from segmenter.evaluation.kept_labels import KeptLabels
 from segmenter.evaluation.metrics import Scores
