@@ -26,8 +26,8 @@ VERBS = (
 )  # fmt: skip
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
-    "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
-              "--train.lr", "--train.class-weights", "--inference.window"),
+    "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name",
+              "--decoder.layers", "--train.lr", "--train.class-weights", "--inference.window"),
     "check": ("--task", *DATA),
     "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",

@@ -89,8 +89,8 @@ def keep(
 
 
 def fingerprint(model: Segmenter) -> str:
-    """The sha256 of a model's weights, wherever they lie: an evaluation is of them alone."""
-    digest = hashlib.sha256()
+    """The sha256 of what a model answers by: its weights, wherever they lie, and its temperature."""
+    digest = hashlib.sha256(f"{model.temperature!r} ".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -1,19 +1,17 @@
 """The evaluation in the folder of a run, which is made where there is none, or where it is not of the model of now."""
 
-import logging
 from pathlib import Path
 
 from segmenter.data.samples import DataSet
-from segmenter.errors import UserError
+from segmenter.errors import UserError, cleaned
 from segmenter.evaluation import kept_folder
 from segmenter.evaluation.bootstrap import Kept
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.evaluation.keep import fingerprint
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import say
 
 FOLDER = "evaluation"
-
-logger = logging.getLogger(__name__)
 
 
 def evaluation_of(folder: Path, model: Segmenter, data: DataSet | None, split: str, workers: int) -> Kept:
@@ -33,10 +31,8 @@ def evaluation_of(folder: Path, model: Segmenter, data: DataSet | None, split: s
     split = data.labelled_split() if split == "auto" else split
     if kept is not None and kept.about.get("split") == split and set(kept.names) == _names(data, split):
         return kept
-    if kept is not None:
-        logger.warning("%s is of other images: evaluated anew", place)
-    elif place.is_dir():
-        logger.warning("%s: evaluated anew", why)
+    if place.is_dir():
+        say(f"evaluating again: {cleaned(why or f'{place} is of other images')}")
     evaluate(model, data, split=split, workers=workers, out=place, overwrite=True, source=str(folder))
     return kept_folder.read(place)
 

@@ -12,7 +12,7 @@ from segmenter import atomic, recipes
 from segmenter.config import Recipe
 from segmenter.data.samples import DataSet, Sample
 from segmenter.data.tasks import TASKS as DATA
-from segmenter.errors import UserError, cleaned
+from segmenter.errors import UserError, WrongUse, cleaned
 from segmenter.evaluation import bootstrap
 from segmenter.evaluation.bootstrap import Kept
 from segmenter.model.segmenter import Segmenter
@@ -69,7 +69,7 @@ def report(
     """
     folders = [Path(run) for run in runs]
     if not folders:
-        raise UserError("report is about at least one run; name a folder that `segmenter train` wrote")
+        raise WrongUse("report is about at least one run; name a folder that `segmenter train` wrote")
     if out is None and len(folders) > 1:
         raise UserError("a report of several runs belongs to none of their folders; write --out FILE")
     path = Path(out) if out is not None else folders[0] / FILE
