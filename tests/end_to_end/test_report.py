@@ -208,7 +208,8 @@ def test_a_browser_has_nothing_to_complain_of(command, run, tmp_path, width):
     other = another(run)
     assert command("report", run, other, "--out", tmp_path / "both.html").status == 0
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
-    options += ["--virtual-time-budget=3000", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    options += ["--virtual-time-budget=3000", "--enable-logging=stderr", "--dump-dom"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}"]
     shown = subprocess.run([BROWSER, *options, f"file://{tmp_path / 'both.html'}"], capture_output=True, timeout=120)
     assert b"CONSOLE" not in shown.stderr
     html = shown.stdout.decode()
