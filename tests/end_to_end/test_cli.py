@@ -20,7 +20,9 @@ from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "explain", "benchmark", "prepare", "demo", "convert", "models")
+VERBS = (
+    "train", "check", "resume", "evaluate", "predict", "explain", "benchmark", "prepare", "demo", "convert", "models",
+)  # fmt: skip
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
     "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",

@@ -18,7 +18,9 @@ from segmenter.cost import benchmark as costs
 from segmenter.published import cache
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")
+VERBS = (
+    "train", "check", "resume", "evaluate", "predict", "explain", "benchmark", "prepare", "demo", "convert", "models",
+)  # fmt: skip
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
 
@@ -188,6 +190,7 @@ def test_what_the_system_refuses_is_a_sentence(verb, command, disc_run, discs, t
         "resume": [name],
         "evaluate": [disc_run, name],
         "predict": [name, discs / "test" / "images", "--out", tmp_path / "out"],
+        "explain": [name, discs / "test" / "images", "--out", tmp_path / "out"],
         "benchmark": [name],
         "prepare": ["camvid", name],
         "demo": ["--out", name],
