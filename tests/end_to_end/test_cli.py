@@ -20,10 +20,6 @@ from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = (
-    "train", "check", "resume", "evaluate", "report", "predict", "explain", "calibrate", "benchmark", "prepare", "demo",
-    "convert", "models",
-)  # fmt: skip
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
     "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name",
@@ -32,17 +28,18 @@ OPTIONS = {
     "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
                  "--workers", "--json"),
-    "report": ("--out", "--data", "--split", "--device", "--workers"),
     "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
                 "--overwrite", "--device", "--precision", "--json"),
-    "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
     "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),
+    "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
+    "report": ("--out", "--data", "--split", "--device", "--workers"),
     "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out", "--device"),
     "convert": ("--out", "--layout"),
     "models": ("--json",),
 }  # fmt: skip
+VERBS = tuple(OPTIONS)
 
 
 def started(*arguments: object, environment: dict[str, str], **options) -> subprocess.Popen:

@@ -19,6 +19,22 @@ from segmenter.cli.training import demo, recipe_named, resume_with, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
 from segmenter.errors import Said, UserError, WrongUse, cleaned
 
+VERBS = {
+    "train": train_with,
+    "check": check,
+    "resume": resume_with,
+    "evaluate": evaluate,
+    "predict": predict,
+    "calibrate": calibrate,
+    "explain": explain,
+    "report": report,
+    "benchmark": benchmark,
+    "prepare": prepare,
+    "demo": demo,
+    "convert": convert,
+    "models": models,
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; 0 done, 1 failed, 2 wrong use."""
@@ -40,21 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str], debug: bool) -> int:
     command = shlex.join(["segmenter", *arguments])
     try:
-        verbs = {
-            "train": train_with(recipe_named(arguments), command),
-            "check": check,
-            "resume": resume_with(command),
-            "evaluate": evaluate,
-            "report": report,
-            "predict": predict,
-            "explain": explain,
-            "calibrate": calibrate,
-            "benchmark": benchmark,
-            "prepare": prepare,
-            "demo": demo,
-            "convert": convert,
-            "models": models,
-        }
+        # In their places, the first ones.
+        verbs = VERBS | {"train": train_with(recipe_named(arguments), command), "resume": resume_with(command)}
         tyro.extras.subcommand_cli_from_dict(
             verbs,
             args=arguments,

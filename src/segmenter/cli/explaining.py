@@ -48,7 +48,7 @@ def explain(
             "the published script looks at a photo at the training's scale; leave out --native or --published"
         )
     from segmenter.published.loading import load
-    from segmenter.views.explaining import explain_files, summary
+    from segmenter.views.explanations import explain_files, summary
     from segmenter.views.published_maps import published_maps
 
     network = load(model, device)
