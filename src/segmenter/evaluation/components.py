@@ -4,7 +4,7 @@ import numpy as np
 
 
 def components(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """A map (H W, integers) to the number of each pixel's region (H W int32, from 1, row by row), and how many there are.
+    """A map (H W, integers) to the number of each pixel's region (H W int32, from 1, row by row), and their count.
 
     Pixels of one value that touch, at a corner too, are one region; negative values are of none, and have 0.
     """
