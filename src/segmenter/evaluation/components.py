@@ -4,15 +4,16 @@ import numpy as np
 
 
 def components(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """A map (H W, integers) to the number of each pixel's region (H W int32, from 1, row by row), and their count.
+    """A map (H W, integers of 32 bits) to the number of each pixel's region (H W int32), and how many there are.
 
-    Pixels of one value that touch, at a corner too, are one region; negative values are of none, and have 0.
+    Numbers are from 1 on, in the order of the regions' first pixels, row by row. Pixels of one value that touch, at a
+    corner too, are one region; negative values are of none, and have 0.
     """
     height, width = values.shape
-    padded = np.full((height, width + 1), -1, np.int64)  # no run goes on in the next row, nor touches it there
+    padded = np.full((height, width + 1), -1, np.int32)  # no run goes on in the next row, nor touches it there
     padded[:, :width] = values
     flat = padded.reshape(-1)
-    starts = np.flatnonzero(np.diff(flat, prepend=-1))
+    starts = np.flatnonzero(np.concatenate([[flat[0] >= 0], flat[1:] != flat[:-1]]))
     ends = np.append(starts[1:], flat.size)
     starts, ends = (places[flat[starts] >= 0] for places in (starts, ends))
     # A run touches those of the row below that begin no later than one pixel after its end, and end after its start.
@@ -27,7 +28,7 @@ def components(values: np.ndarray) -> tuple[np.ndarray, int]:
     result = np.zeros(flat.size + 1, np.int32)
     np.add.at(result, starts, numbers + 1)
     np.subtract.at(result, ends, numbers + 1)
-    result = np.cumsum(result[:-1], dtype=np.int32).reshape(height, width + 1)[:, :width]
+    result = np.cumsum(result[:-1], out=result[:-1]).reshape(height, width + 1)[:, :width]
     return result, len(found)
 
 

@@ -141,6 +141,22 @@ def evaluate(
         UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
             samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
     """
+    data = samples_of(model, data, split)
+    task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
+    count = totals_together if together else totals
+    options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
+    total = count(model, data, **options, show=show)
+    return task.scores(model, total, task.alignment(model, alignment))
+
+
+def samples_of(
+    model: Segmenter, data: str | Path | config.Data | DataSet | Sequence[Sample], split: str
+) -> Sequence[Sample]:
+    """The samples of a split, if the model can be compared with them; a folder is opened as the model knows its data.
+
+    Raises:
+        UserError: the data cannot be opened, has no such split or no images in it, or has other classes than the model.
+    """
     if isinstance(data, str | Path):
         known = model.recipe.data
         # With another seed, a folder without splits would have training images in its test split.
@@ -150,17 +166,13 @@ def evaluate(
     if isinstance(data, config.Data):
         data = DATA[model.recipe.task].open(data)
     if isinstance(data, DataSet):
-        data = _samples(model, data, split)
+        data = _split(model, data, split)
     if not data:
         raise UserError("there are no images to evaluate on; choose another split")
-    task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
-    count = totals_together if together else totals
-    options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
-    total = count(model, data, **options, show=show)
-    return task.scores(model, total, task.alignment(model, alignment))
+    return data
 
 
-def _samples(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
+def _split(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
     """The samples of a split, if the model can be scored on them."""
     if split == "auto":
         split = data.labelled_split()
