@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -27,9 +26,9 @@ from benchmarks.measuring import RESULTS, markdown, write_between
 from segmenter.cost.measuring import PeakMemory, machine
 from segmenter.data.samples import FileSample, Sample
 from segmenter.evaluation.contradictions import compared, contradictions
-from segmenter.evaluation.doubtful import compare, doubtful
-from segmenter.evaluation.evaluate import samples_of
-from segmenter.inference.passes import one_pass, scaled
+from segmenter.evaluation.doubtful import compare, doubtful, passes_of
+from segmenter.evaluation.inputs import chosen
+from segmenter.inference.passes import effective_settings, scaled
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
 
@@ -50,7 +49,9 @@ def areas(model: Segmenter, samples: Sequence[Sample], seeds: Sequence[int]) -> 
     for sample in Progress(samples, "look", unit="image", leave=False):
         image = sample.image()
         masks.append(sample.target())
-        passes.append([one_pass(model, scaled(image, model.recipe.augment), image.shape[:2], model.recipe.inference)])
+        settings = effective_settings(model, None, False)
+        here = scaled(image, model.recipe.augment, settings.native)
+        passes.append([passes_of(model, here, settings, image.shape[:2])])
         clean.append(contradictions(compare(passes[-1], masks[-1], model.classes), ignore))
     found = {name: [] for name in (ALL, *planted.FAULTS)}
     for seed in Progress(seeds, "plant", unit="seed", leave=False):
@@ -127,8 +128,7 @@ def main() -> None:
     table, names = [], []
     for path, data in arguments.on:
         model = segmenter.load(path).eval()
-        model.recipe = replace(model.recipe, inference=replace(model.recipe.inference, native=False))
-        samples = samples_of(model, data, arguments.split)[: arguments.most]
+        samples = chosen(model, data, arguments.split).samples[: arguments.most]
         seeds = range(arguments.first, arguments.first + arguments.seeds)
         names.append(Path(path).name)
         table += rows(f"{Path(data).name}, {len(samples)} images of {arguments.split}", areas(model, samples, seeds))

@@ -9,6 +9,7 @@ import traceback
 import tyro
 
 from segmenter import streams
+from segmenter.cli.calibrating import calibrate
 from segmenter.cli.data import check, prepare
 from segmenter.cli.published import convert, models
 from segmenter.cli.training import demo, recipe_named, resume, train_with
@@ -41,6 +42,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             "resume": resume,
             "evaluate": evaluate,
             "predict": predict,
+            "calibrate": calibrate,
             "benchmark": benchmark,
             "prepare": prepare,
             "demo": demo,

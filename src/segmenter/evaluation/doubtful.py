@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segmenter import config, upsample
 from segmenter.data.classes import Classes
@@ -20,7 +21,7 @@ from segmenter.data.dataset import as_tensor
 from segmenter.data.samples import DataSet, Sample
 from segmenter.errors import UserError, cleaned
 from segmenter.evaluation.contradictions import Contradictions, Doubt, Region, Seen, compared, contradictions
-from segmenter.evaluation.evaluate import samples_of
+from segmenter.evaluation.inputs import chosen
 from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import effective_settings, one_pass, scaled
 from segmenter.model.segmenter import Segmenter
@@ -89,7 +90,7 @@ def doubtful(
     """
     models = [models] if isinstance(models, Segmenter) else list(models)
     refuse_models(models)
-    samples = samples_of(models[0], data, split)
+    samples = chosen(models[0], data, split).samples
     labelled = [sample for sample in samples if sample.labelled]
     if not labelled:
         raise UserError(f"none of the {len(samples)} images has a mask that could be doubted; choose another split")
@@ -135,10 +136,18 @@ def seen(models: Sequence[Segmenter], sample: Sample) -> Seen:
     with ExitStack() as modes:
         for model in models:
             modes.enter_context(evaluating(model))
-        passes = [one_pass(*each[:2], final, each[2]) for each in zip(models, images, settings, strict=True)]
+        passes = [passes_of(*each, final) for each in zip(models, images, settings, strict=True)]
     del images
     mask = sample.target()[np.ix_(*map(middles, size, final))]
     return compare(passes, mask, models[0].classes, (size[0] / final[0], size[1] / final[1]))
+
+
+def passes_of(
+    model: Segmenter, image: Tensor, settings: config.Inference, final: tuple[int, int]
+) -> tuple[Tensor, upsample.Geometry]:
+    """A scaled image (3 h w uint8) to a pass that ends at a size (H, W), at the model's own temperature."""
+    logits, geometry = one_pass(model, image, final, settings)
+    return logits / model.temperature, geometry
 
 
 def compare(passes: Passes, mask: np.ndarray, classes: Classes, scale: tuple[float, float] = (1, 1)) -> Seen:
