@@ -1,6 +1,6 @@
 """Masks of images never trained on, with planted faults: does the ranking of `check --model` find them?
 
-python -m benchmarks.doubtful --on MODEL DATA [--on MODEL DATA] [--split test] [--seeds N] [--threads N] [--write]
+python -m benchmarks.doubtful --on NAME MODEL DATA [--on NAME MODEL DATA] [--split SPLIT] [--seeds N] [--write]
 
 Every seed plants faults in a tenth of the images (`benchmarks.planted`). The figure is the area under the ROC curve,
 the chance that an image with a fault comes before one without. Then the most memory that looking at a photo and a mask
@@ -86,7 +86,7 @@ def memory(model: str, size: tuple[int, int], threads: int) -> list[str]:
         labels = segmenter.predict(network, Path(folder) / "photo.jpg").labels
         labels[:, : size[1] // 10] = (labels[:, : size[1] // 10] + 1) % len(network.classes)
         Image.fromarray(labels).save(Path(folder) / "mask.png")
-        line = [sys.executable, "-m", "benchmarks.doubtful", "--on", model, folder, "--threads", str(threads)]
+        line = [sys.executable, "-m", "benchmarks.doubtful", "--on", "photo", model, folder, "--threads", str(threads)]
         doubt, predict = (
             float(subprocess.run([*line, "--measure", what], check=True, stdout=subprocess.PIPE, text=True).stdout)
             for what in ("doubt", "predict")
@@ -112,7 +112,7 @@ def print_memory(path: str, folder: Path, what: str) -> None:
 def main() -> None:
     """Plants, ranks, measures, prints the tables and writes them if told to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--on", nargs=2, action="append", required=True, metavar=("MODEL", "DATA"))
+    parser.add_argument("--on", nargs=3, action="append", required=True, metavar=("NAME", "MODEL", "DATA"))
     parser.add_argument("--split", default="test")
     parser.add_argument("--seeds", type=int, default=20, help="how often faults are planted")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -123,19 +123,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
-        print_memory(arguments.on[0][0], Path(arguments.on[0][1]), arguments.measure)
+        print_memory(arguments.on[0][1], Path(arguments.on[0][2]), arguments.measure)
         return
-    table, names = [], []
-    for path, data in arguments.on:
-        model = segmenter.load(path).eval()
+    table, used = [], ""
+    for name, path, data in arguments.on:
+        model = segmenter.load(path)
         samples = chosen(model, data, arguments.split).samples[: arguments.most]
         seeds = range(arguments.first, arguments.first + arguments.seeds)
-        names.append(Path(path).name)
-        table += rows(f"{Path(data).name}, {len(samples)} images of {arguments.split}", areas(model, samples, seeds))
-    used = " ".join(f"--on {name} {Path(data).name}" for name, (_, data) in zip(names, arguments.on, strict=True))
-    command = f"python -m benchmarks.doubtful {used} --split {arguments.split} --seeds {arguments.seeds}"
+        table += rows(f"{name}, {len(samples)} of {arguments.split}", areas(model, samples, seeds))
+        used += f" --on {name} {Path(path).name} {Path(data).name}"
+    command = f"python -m benchmarks.doubtful{used} --split {arguments.split} --seeds {arguments.seeds}"
     head = ["images", "fault", "area under the ROC curve, mean (least) of the seeds", "of plain softmin"]
-    photos = [memory(arguments.on[0][0], size, arguments.threads) for size in SIZES]
+    photos = [memory(arguments.on[0][1], size, arguments.threads) for size in SIZES]
     lines = [f"`{command}`, {machine(torch.device('cpu'))}, {date.today()}.", "", markdown(head, table), ""]
     lines += [markdown(["photo", "looking at its mask", "predicting it", "ratio"], photos)]
     text = "\n".join(lines)
