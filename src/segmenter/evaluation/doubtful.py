@@ -20,7 +20,7 @@ from segmenter.data.classes import Classes
 from segmenter.data.dataset import as_tensor
 from segmenter.data.samples import DataSet, Sample
 from segmenter.errors import UserError, cleaned
-from segmenter.evaluation.contradictions import Contradictions, Doubt, Region, Seen, compared, contradictions
+from segmenter.evaluation.contradictions import Doubt, Region, Seen, compared, contradictions
 from segmenter.evaluation.inputs import chosen
 from segmenter.inference.mode import evaluating
 from segmenter.inference.passes import effective_settings, one_pass, scaled
@@ -90,16 +90,24 @@ def doubtful(
     """
     models = [models] if isinstance(models, Segmenter) else list(models)
     refuse_models(models)
-    samples = chosen(models[0], data, split).samples
-    labelled = [sample for sample in samples if sample.labelled]
-    if not labelled:
+    samples = labelled(models[0], data, split)
+    stream = Progress(samples, "doubt", unit="image", leave=False, disable=not show)
+    doubts = compared([contradictions(seen(models, sample), models[0].classes.ignore) for sample in stream])
+    order = sorted(range(len(samples)), key=lambda place: -doubts[place].doubt)
+    return Doubts([samples[i] for i in order], [doubts[i] for i in order], models[0].classes)
+
+
+def labelled(model: Segmenter, data: str | Path | config.Data | DataSet | Sequence[Sample], split: str) -> list[Sample]:
+    """The samples of a split that have a mask.
+
+    Raises:
+        UserError: there are none, the data cannot be opened, or it has other classes than the model.
+    """
+    samples = chosen(model, data, split).samples
+    found = [sample for sample in samples if sample.labelled]
+    if not found:
         raise UserError(f"none of the {len(samples)} images has a mask that could be doubted; choose another split")
-    found = []
-    for sample in Progress(labelled, "doubt", unit="image", leave=False, disable=not show):
-        found.append(doubts_of(models, sample))
-    doubts = compared(found)
-    order = sorted(range(len(labelled)), key=lambda place: -doubts[place].doubt)
-    return Doubts([labelled[i] for i in order], [doubts[i] for i in order], models[0].classes)
+    return found
 
 
 def refuse_models(models: Sequence[Segmenter]) -> None:
@@ -118,11 +126,6 @@ def refuse_models(models: Sequence[Segmenter]) -> None:
                 f"the models have different classes, {len(models[0].classes)} ({models[0].classes.names[0]}, ...) and "
                 f"{len(model.classes)} ({model.classes.names[0]}, ...); give models that were trained on the same ones"
             )
-
-
-def doubts_of(models: Sequence[Segmenter], sample: Sample) -> Contradictions:
-    """The contradictions between the mask of one image and the models."""
-    return contradictions(seen(models, sample), models[0].classes.ignore)
 
 
 @torch.inference_mode()
