@@ -71,9 +71,11 @@ def doubtful(
     """Ranks images and regions by how much their masks contradict a model, or several, that are sure.
 
     >>> model = segmenter.load("runs/first")
-    >>> doubts = segmenter.doubtful(model, "photos", show=False)
-    >>> [sample.name for sample in doubts.samples] == sorted(["test0", "test1"], key=lambda name: name)
-    True
+    >>> found = segmenter.doubtful(model, "photos", show=False)
+    >>> sorted(sample.name for sample in found.samples), found.doubts[0].doubt >= found.doubts[1].doubt
+    (['test0', 'test1'], True)
+    >>> for sample, region in found.regions():
+    ...     assert region.given != region.predicted
 
     Args:
         models: one, or several, such as those of a cross-validation, whose probabilities are averaged.
