@@ -34,9 +34,9 @@ FLOORS = [
     ["training"],
     ["cost"],
     ["views"],
+    ["studies"],
     ["deploy"],
     ["demo"],
-    ["cli_data"],
     ["cli"],
     ["__init__", "__main__"],
 ]
