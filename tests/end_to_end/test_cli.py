@@ -20,7 +20,7 @@ from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")
+VERBS = ("train", "check", "resume", "evaluate", "predict", "explain", "benchmark", "prepare", "demo", "convert", "models")
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
     "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
@@ -31,6 +31,7 @@ OPTIONS = {
                  "--workers", "--json"),
     "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--format", "--overwrite",
                 "--device", "--precision", "--json"),
+    "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
     "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out", "--device"),

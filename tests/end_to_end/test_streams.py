@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from segmenter import cli
 from segmenter.cost import benchmark as costs
@@ -199,3 +200,14 @@ def test_what_the_system_refuses_is_a_sentence(verb, command, disc_run, discs, t
     last = told.err.splitlines()[-1]
     assert last.startswith("segmenter: ")
     assert len(last) <= 620
+
+
+def test_a_librarys_warning_is_one_line_of_the_command(disc_run, command, tmp_path):
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x0f\x01"  # two entries are promised, a part of one is there
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.jpg", exif=damaged)
+    told = command("predict", disc_run, tmp_path / "photo.jpg", "--out", tmp_path / "out")
+    assert told.status == 0
+    lines = [line for line in told.err.splitlines() if "EXIF" in line]
+    assert lines
+    assert all(line.startswith("warning: Corrupt EXIF data") for line in lines)
+    assert "site-packages" not in told.err

@@ -10,6 +10,7 @@ import tyro
 
 from segmenter import streams
 from segmenter.cli.data import check, prepare
+from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
 from segmenter.cli.training import demo, recipe_named, resume, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
@@ -41,6 +42,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             "resume": resume,
             "evaluate": evaluate,
             "predict": predict,
+            "explain": explain,
             "benchmark": benchmark,
             "prepare": prepare,
             "demo": demo,
