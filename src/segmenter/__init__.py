@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from segmenter.errors import UserError
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
+    from segmenter.inspection.area import attended_area
     from segmenter.inspection.attention import attention
+    from segmenter.inspection.class_embeddings import class_embeddings
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
     from segmenter.training.starting import resume, train
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "UserError": "segmenter.errors",
+    "attended_area": "segmenter.inspection.area",
     "attention": "segmenter.inspection.attention",
     "check": "segmenter.data.tasks",
+    "class_embeddings": "segmenter.inspection.class_embeddings",
     "create": "segmenter.model.segmenter",
     "evaluate": "segmenter.evaluation.evaluate",
     "load": "segmenter.published.loading",
@@ -33,8 +37,10 @@ _HOMES = {
 
 __all__ = [
     "UserError",
+    "attended_area",
     "attention",
     "check",
+    "class_embeddings",
     "create",
     "evaluate",
     "load",

@@ -1,5 +1,7 @@
 """Proves that the computed receptive fields are those of the networks: by gradients, and as the literature has them."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def test_stages_see_farther_one_after_another(network):
     found = receptive_fields(network)
     assert [field.stage for field in found] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
     assert [field.stride for field in found] == [2, 4, 8, 16, 32]
-    assert all(first.side < second.side for first, second in zip(found, found[1:], strict=False))
+    assert all(first.side < second.side for first, second in pairwise(found))
 
 
 @pytest.mark.parametrize("layers", [((7, 2), (3, 2)), ((7, 2), (3, 2), *bottlenecks(2, 2)), ((3, 1), (2, 3), (5, 1))])

@@ -31,7 +31,8 @@ def area_figure(found: AttendedArea, title: str) -> Figure:
     left.set_ylim(0, top)
     _draw_heads(left, found)
     _draw_networks(right, found, top)
-    figure.suptitle(f"How far the heads look: {title}", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    title = f"How far the heads look: {title}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", parse_math=False)
     width = round(figure.get_figwidth() * 15)
     figure.supxlabel(
         "\n".join(line for text in (_explained(found), SOURCES) for line in textwrap.wrap(text, width)),
@@ -66,7 +67,8 @@ def _draw_heads(axes: Axes, found: AttendedArea) -> None:
     )
     axes.set_xticks(places, [_short(block) for block in found.blocks])
     axes.set_xlim(-0.7, len(places) - 0.3)
-    axes.set_xlabel("block of the encoder" + (", then of the decoder (d)" if found.blocks[-1].part == "decoder" else ""))
+    has_decoder = found.blocks[-1].part == "decoder"
+    axes.set_xlabel("block of the encoder" + ", then of the decoder (d)" * has_decoder)
     axes.set_ylabel("mean attended distance (pixels)")
     axes.set_title("dots: heads; line: their mean", loc="left", fontsize=9.5, color=QUIET)
     _quieten(axes)
@@ -85,9 +87,7 @@ def _draw_networks(axes: Axes, found: AttendedArea, top: float) -> None:
             else:
                 texts.append((height, text))
         for height, text in texts:
-            axes.annotate(
-                text, (column, height), xytext=(7, 0), textcoords="offset points", fontsize=8.5, va="center"
-            )
+            axes.annotate(text, (column, height), xytext=(7, 0), textcoords="offset points", fontsize=8.5, va="center")
     axes.set_xticks(range(len(BLOCKS)), BLOCKS)
     axes.set_xlim(-0.3, len(BLOCKS) - 0.1)
     axes.set_title("receptive fields of ResNets", loc="left", fontsize=9.5, color=QUIET)

@@ -5,14 +5,13 @@ differences only, which is written at them; so a line joins each class and the o
 """
 
 import numpy as np
-from matplotlib import get_data_path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import ImageFont
 
 from segmenter.inspection.class_embeddings import ClassEmbeddings
 from segmenter.views.label_places import Place, places
 from segmenter.views.labels import short_name
+from segmenter.views.lettering import font
 
 QUIET = "#666666"
 EXPLAINED = "Vectors at length 1, around their mean. Grey lines: each class and the one nearest to it by cosine."
@@ -35,9 +34,8 @@ def class_figure(found: list[ClassEmbeddings], title: str) -> Figure:
     head, foot, between = 56.0, 48.0, 18.0
     width, height = len(found) * side + (len(found) + 1) * between, head + side + foot
     figure = Figure(figsize=(width / 72, height / 72))
-    figure.text(
-        between / width, 1 - 20 / height, f"Which classes are alike: {title}", fontsize=13, fontweight="bold", va="center"
-    )
+    title = f"Which classes are alike: {title}"
+    figure.text(between / width, 1 - 20 / height, title, fontsize=13, fontweight="bold", va="center", parse_math=False)
     missing = max(stands.count(None) for _, stands in laid)
     text = EXPLAINED + f" {missing} classes have no room for their names." * bool(missing)
     figure.text(between / width, 10 / height, text, fontsize=8.5, color=QUIET, va="center")
@@ -50,9 +48,8 @@ def class_figure(found: list[ClassEmbeddings], title: str) -> Figure:
 
 def _laid_out(found: ClassEmbeddings, side: float) -> tuple[np.ndarray, list[Place | None]]:
     """The points (K 2) of a map of this side, and the places of their names."""
-    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 100)
     # All as high as letters that reach up and down, so that lines of text never touch.
-    sizes = [(font.getlength(short_name(name, LONGEST_NAME)) / 100 * LETTERS, LETTERS) for name in found.names]
+    sizes = [(font(100).getlength(short_name(name, LONGEST_NAME)) / 100 * LETTERS, LETTERS) for name in found.names]
     low, spread = found.points.min(0), np.ptp(found.points, axis=0)
     # One scale for both axes: distances on the map can be compared in all directions.
     scale = (side - 2 * MARGIN) / max(spread.max(), 1e-12)
