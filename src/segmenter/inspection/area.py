@@ -77,7 +77,7 @@ def attended_area(model: Segmenter, images: Iterable[Photo], native: bool = Fals
     Raises:
         UserError: there are no images, one cannot be read, or nothing in the model attends.
     """
-    found: defaultdict[Place, list[Tensor]] = defaultdict(list)  # of each image: 3 heads
+    found: defaultdict[Place, list[Tensor]] = defaultdict(list)  # of each image: 4 heads
     sizes: defaultdict[tuple[int, int], int] = defaultdict(int)
     for image in images:
         of_image: dict[Place, Tensor] = {}
@@ -94,14 +94,15 @@ def attended_area(model: Segmenter, images: Iterable[Photo], native: bool = Fals
         raise UserError(f"nothing attends in {model.recipe.encoder.name}; give a model of blocks with attention")
     blocks = []
     for (part, block), images_of_block in found.items():
-        weighted, patches, total = torch.stack(images_of_block).cpu().double().unbind(1)  # images heads each
-        blocks.append(BlockArea(part, block, (weighted / patches).numpy(), (1 - patches / total).numpy()))
+        weighted, patches, before, after = torch.stack(images_of_block).unbind(1)  # images heads each
+        others = before + after
+        blocks.append(BlockArea(part, block, (weighted / patches).numpy(), (others / (patches + others)).numpy()))
     return AttendedArea(blocks, dict(sizes), model.encoder.patch_size, model.encoder.prefix)
 
 
 @torch.inference_mode()
 def _of_windows(model: Segmenter, windows: Tensor) -> dict[Place, Tensor]:
-    """For windows (B 3 h w) the sums (3 heads) of attention x distance, of attention to patches, and of all, a block.
+    """For windows (B 3 h w) and every block the sums (4 heads) that `_sums` gives.
 
     A block of differential attention has the heads of both of its attentions.
     """
@@ -118,9 +119,9 @@ def _of_windows(model: Segmenter, windows: Tensor) -> dict[Place, Tensor]:
 
 
 def _sums(call: Call, grid: tuple[int, int], patch_size: int) -> Tensor:
-    """The three sums (3 heads) of one attention, in bands of rows."""
+    """Sums (4 heads) over the patches: attention x distance, attention to patches, to tokens before and after them."""
     first, last, _ = call.patches.indices(call.query.shape[2])
-    sums = torch.zeros(3, call.query.shape[1], dtype=torch.float64, device="cpu")
+    sums = torch.zeros(4, call.query.shape[1], dtype=torch.float64, device="cpu")
     for tokens, rows in call.bands():  # B heads R T
         start, end = max(tokens.start, first), min(tokens.stop, last)
         if start >= end:
@@ -129,7 +130,8 @@ def _sums(call: Call, grid: tuple[int, int], patch_size: int) -> Tensor:
         between = rows[..., call.patches]  # B heads r N
         apart = _apart(grid, patch_size, start - first, end - first, rows.device)  # r N
         weighted = torch.einsum("bhrn,rn->h", between, apart)
-        sums += torch.stack([weighted, between.sum((0, 2, 3)), rows.sum((0, 2, 3))]).cpu()
+        others = [rows[..., :first], rows[..., last:]]
+        sums += torch.stack([weighted, *(part.sum((0, 2, 3)) for part in (between, *others))]).cpu()
     return sums
 
 

@@ -19,18 +19,14 @@ LETTERS = 8.5  # points
 LONGEST_NAME = 24
 DOT = 4.0  # radius
 MARGIN = 40.0
-SIDE = 290.0
-LARGEST = 3000.0  # side of a map, beyond which names are left out
+SIDE, ROOM = 290.0, 5.0  # of a map, and more for every class
+MOST = 400  # classes that the map grows for
 
 
 def class_figure(found: list[ClassEmbeddings], title: str) -> Figure:
     """Draws a map of each of the embeddings, side by side; `title` names the model."""
-    side = SIDE + 4.0 * min(len(found[0].names), 400)
-    while True:
-        laid = [_laid_out(one, side) for one in found]
-        if side > LARGEST or all(place for _, stands in laid for place in stands):
-            break
-        side *= 1.25
+    side = SIDE + ROOM * min(len(found[0].names), MOST)
+    laid = [_laid_out(one, side) for one in found]
     head, foot, between = 56.0, 48.0, 18.0
     width, height = len(found) * side + (len(found) + 1) * between, head + side + foot
     figure = Figure(figsize=(width / 72, height / 72))

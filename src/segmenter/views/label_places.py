@@ -1,7 +1,8 @@
 """Places for the names of points on a plane: beside their points where there is room, and on top of nothing.
 
-Greedy: the most crowded point chooses first, each the nearest free place around it, away from its neighbours rather
-than towards them. A name far from its point gets a line to it, which no other name covers.
+Greedy: the most crowded point chooses first, the nearest free place around it, away from its neighbours rather than
+towards them. A name far from its point gets a line to it. Names never cover names or dots; that lines and names cross
+is put up with only where the next better place is far.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ NEIGHBOURS = 6  # from which a name turns away
 BESIDE = 4.0  # between a dot and its name; farther away, a line joins them
 PADDING = 1.0  # around each name
 RING = 4.0  # between the distances that are tried
-RINGS = 6  # tried at once
-SPARING = 3  # rings that a name goes farther out to cover none of what is spared
+RINGS = 12  # tried at once
+# Rings that a name goes farther out to cover none of what is spared, and so that no line and no name cross.
+SPARING, CROSSING = 3, 10
 
 
 @dataclass(frozen=True)
@@ -30,39 +32,39 @@ def places(
 ) -> list[Place | None]:
     """Places for names (K 2: width, height) of points (K 2: x, y) within an area (width, height); None: no room for it.
 
-    No name covers another, a dot (of the radius `dot`) or the line of another; `spared` (M 2) are points that names
-    do not cover where there is room a little farther away.
+    No name covers another or a dot (of the radius `dot`); `spared` (M 2) are points that names rather do not cover.
     """
     apart = np.linalg.norm(points[:, None] - points, axis=-1)  # K K
     near = np.sort(apart, 1)[:, 1 : NEIGHBOURS + 1]
     order = np.argsort(near.mean(1), kind="stable") if near.size else np.arange(len(points))
     dots = np.concatenate([points - dot, points + dot], 1)  # K 4
     boxes, lines = np.empty((0, 4)), np.empty((0, 2))  # of the names that stand; points on their lines
-    found: dict[int, Place] = {}
+    found: list[Place | None] = [None] * len(points)
     for i in order:
         towards = points[np.argsort(apart[i], kind="stable")[1 : NEIGHBOURS + 1]]
         away = points[i] - (towards.mean(0) if len(towards) else points[i])
         for first in range(0, int(max(area) / RING), RINGS):
             tried, anchors = _around(points[i], sizes[i], away, dot, range(first, first + RINGS))
+            reach = sizes[i] + dot + BESIDE + (first + RINGS) * RING
+            lines_near, spared_near = (some[(np.abs(some - points[i]) < reach).all(1)] for some in (lines, spared))
             free = (tried[:, :2] >= 0).all(1) & (tried[:, 2:] <= area).all(1)
             free[free] = ~_covers(tried[free], np.concatenate([boxes, dots])).any(1)
-            free[free] = ~_holds(tried[free], lines).any(1)
-            choices = np.flatnonzero(free)
-            near = spared[(np.abs(spared - points[i]) < sizes[i] + dot + BESIDE + (first + RINGS) * RING).all(1)]
-            later = _holds(tried[choices], near).any(1) * SPARING * DIRECTIONS
-            for choice in choices[np.argsort(choices + later, kind="stable")]:
-                box, anchor = tried[choice], anchors[choice]
-                joined = np.linalg.norm(anchor - points[i]) > dot + BESIDE + 1
-                line = points[i] + np.linspace(0, 1, 40)[:, None] * (anchor - points[i])  # 40 2
-                if joined and _holds(boxes, line).any():
-                    continue
-                found[int(i)] = Place(tuple(box.tolist()), (tuple(points[i]), tuple(anchor)) if joined else None)
-                boxes = np.concatenate([boxes, box[None]])
-                lines = np.concatenate([lines, line]) if joined else lines
-                break
-            if i in found:
-                break
-    return [found.get(i) for i in range(len(points))]
+            if not free.any():
+                continue
+            tried, anchors, cost = tried[free], anchors[free], np.flatnonzero(free) / DIRECTIONS
+            cost += SPARING * _holds(tried, spared_near).any(1) + CROSSING * _holds(tried, lines_near).any(1)
+            joined = np.linalg.norm(anchors - points[i], axis=1) > dot + BESIDE + RING / 2
+            ways = points[i] + np.linspace(0, 1, 16)[:, None, None] * (anchors - points[i])  # 16 M 2
+            crossed = _holds(boxes, ways.reshape(-1, 2)).reshape(len(boxes), 16, len(anchors)).any(1)  # N M
+            best = (cost + CROSSING * joined * crossed.sum(0)).argmin()
+            boxes = np.concatenate([boxes, tried[best : best + 1]])
+            line = None
+            if joined[best]:
+                lines = np.concatenate([lines, ways[:, best]])
+                line = (tuple(points[i]), tuple(anchors[best]))
+            found[i] = Place(tuple(tried[best].tolist()), line)
+            break
+    return found
 
 
 def _around(
