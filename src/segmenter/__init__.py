@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
+    from segmenter.evaluation.calibration import calibrate
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.attention import attention
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "UserError": "segmenter.errors",
     "attention": "segmenter.inspection.attention",
+    "calibrate": "segmenter.evaluation.calibration",
     "check": "segmenter.data.tasks",
     "create": "segmenter.model.segmenter",
     "evaluate": "segmenter.evaluation.evaluate",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "UserError",
     "attention",
+    "calibrate",
     "check",
     "create",
     "evaluate",
