@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
+    from segmenter.evaluation.calibration import calibrate
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.area import attended_area
@@ -23,6 +24,7 @@ _HOMES = {
     "UserError": "segmenter.errors",
     "attended_area": "segmenter.inspection.area",
     "attention": "segmenter.inspection.attention",
+    "calibrate": "segmenter.evaluation.calibration",
     "check": "segmenter.data.tasks",
     "class_embeddings": "segmenter.inspection.class_embeddings",
     "create": "segmenter.model.segmenter",
@@ -39,6 +41,7 @@ __all__ = [
     "UserError",
     "attended_area",
     "attention",
+    "calibrate",
     "check",
     "class_embeddings",
     "create",

@@ -53,6 +53,14 @@ def test_any_label_has_its_probability_and_an_ignored_one_none(passes, temperatu
     torch.testing.assert_close(found.double(), chances, atol=2e-6, rtol=2e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize("passes", [several(2)[2:3], several(2)], ids=["one", "many"])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_all_probabilities_at_a_temperature_agree_with_the_confidence(passes, temperature):
+    found = torch.cat([part for _, part in upsample.mean_probabilities(passes, temperature)], 1)
+    torch.testing.assert_close(found.double(), tempered(passes, temperature), atol=2e-6, rtol=2e-5)
+    torch.testing.assert_close(found.amax(0), upsample.confidence(passes, temperature)[1])
+
+
 def test_sharp_temperatures_and_sure_models_give_one_and_never_nan():
     geometry = Geometry((2, 3), (20, 30))
     logits = 300 * torch.randn(1, 12, 2, 3, generator=torch.Generator().manual_seed(4))

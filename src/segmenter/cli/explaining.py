@@ -63,7 +63,7 @@ def explain(
     if not images:
         raise WrongUse("no images were named; give files, folders or globs")
     from segmenter.published.loading import load
-    from segmenter.views.explaining import explain_files, summary
+    from segmenter.views.explanations import explain_files, summary
     from segmenter.views.published_maps import published_maps
 
     network = load(model, device)

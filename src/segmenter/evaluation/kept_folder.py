@@ -9,6 +9,8 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,15 +103,26 @@ def read(folder: str | Path) -> Kept:
         UserError: there is none, it is damaged, or a later release wrote it.
     """
     folder = Path(folder)
+    with _damage_told(folder):
+        return _read(folder / IMAGES, _summary(folder / SCORES))
+
+
+def summary(folder: str | Path) -> dict:
+    """What scores.json holds in a folder that `evaluate --out` wrote: scores, measures with intervals, and about what.
+
+    Raises:
+        UserError: as `read`.
+    """
+    folder = Path(folder)
+    with _damage_told(folder):
+        return _summary(folder / SCORES)
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """Turns what broken files raise into a sentence."""
     try:
-        about = json.loads(read_text(folder / SCORES, LONGEST))
-        written = about["format"] if isinstance(about, dict) else None
-        if written != FORMAT:
-            raise UserError(
-                f"{folder / SCORES} has the format {brief(written)}, and {FORMAT!r} is read; evaluate again, or update "
-                "segmenter"
-            )
-        return _read(folder / IMAGES, about)
+        yield
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise UserError(
@@ -123,6 +136,16 @@ def read(folder: str | Path) -> Kept:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         text = f"the evaluation in {folder} is damaged ({brief(what, 100)}); evaluate again with --overwrite"
         raise UserError(text) from error
+
+
+def _summary(path: Path) -> dict:
+    about = json.loads(read_text(path, LONGEST))
+    written = about["format"] if isinstance(about, dict) else None
+    if written != FORMAT:
+        raise UserError(
+            f"{path} has the format {brief(written)}, and {FORMAT!r} is read; evaluate again, or update segmenter"
+        )
+    return about
 
 
 def _is_own(path: Path) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 from segmenter.evaluation.metrics import Scores
 
 SIZES = ("small", "medium", "large")
+AREAS = (32**2, 96**2)  # pixels from which an object is medium, and above which it is large, as COCO has them
+BOUNDARY = 0.02  # of the image's diagonal
 BINS = 15  # of confidence, equally wide from 0 to 1
 CONFUSIONS = np.dtype([("image", "i4"), ("true", "u2"), ("predicted", "u2"), ("pixels", "i8")])
 OBJECTS = np.dtype([
@@ -58,9 +60,9 @@ class KeptLabels:
     """BOUNDARIES, by image and class: pixels near a contour of the truth, of the prediction, and of both."""
     calibration: np.ndarray
     """N BINS 3 float64: pixels, sum of their confidence, and how many of them are right."""
-    areas: tuple[int, int] = (32**2, 96**2)
+    areas: tuple[int, int] = AREAS
     """Pixels from which an object is medium, and above which it is large."""
-    boundary: float = 0.02
+    boundary: float = BOUNDARY
     """Width of the boundary in lengths of the image's diagonal."""
     about: dict = field(default_factory=dict)
     """What was evaluated: plain values for JSON."""

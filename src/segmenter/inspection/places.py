@@ -117,7 +117,7 @@ def window_at(windows: list[Window], at: Point) -> Window:
 
     def off(window: Window) -> float:
         box = window.box
-        return max(abs(2 * (at[i] + 0.5) - box[i] - box[i + 2]) / (box[i + 2] - box[i]) for i in (0, 1))
+        return sum(((2 * (at[i] + 0.5) - box[i] - box[i + 2]) / (box[i + 2] - box[i])) ** 2 for i in (0, 1))
 
     return min(windows, key=off)
 

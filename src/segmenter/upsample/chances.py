@@ -1,8 +1,6 @@
 """The probability of one class at every pixel: of the label that the model gives it, its confidence, or of any other.
 
-A temperature T makes probabilities p, the mean over all passes, p^(1/T) / sum p^(1/T): their order, and so the labels,
-stay the same. Of one pass these are the softmax of its logits divided by T.
-Source: On Calibration of Modern Neural Networks, arXiv 1706.04599, which has one pass.
+No temperature changes a label: it leaves the order of the probabilities as it is.
 """
 
 import math
@@ -26,7 +24,7 @@ def confidence(passes: Passes, temperature: float = 1.0, dtype: torch.dtype = to
     Raises:
         ValueError: the temperature is not above 0; the passes end at different sizes, or one holds several images.
     """
-    mean = _Tempered(passes, temperature)
+    mean = Mean(passes, temperature)
     if mean.alone:  # most of its logits need not be known for the labels
         labels = labels_of_one(*passes[0], dtype)[0]
         return labels, probability_of(passes, labels, temperature)
@@ -50,7 +48,7 @@ def probability_of(passes: Passes, labels: Tensor, temperature: float = 1.0, ign
     Raises:
         ValueError: as `confidence`; or the labels (H W) have another size, or one of them is not a class.
     """
-    mean = _Tempered(passes, temperature)
+    mean = Mean(passes, temperature)
     _check_labels(labels, passes, ignore)
     chances = torch.empty(labels.shape, device=mean.device)
 
@@ -65,26 +63,6 @@ def probability_of(passes: Passes, labels: Tensor, temperature: float = 1.0, ign
 
     mean.each_tile(fill)
     return chances
-
-
-class _Tempered(Mean):
-    """Mean probabilities of passes over one image, which can be brought to a temperature."""
-
-    def __init__(self, passes: Passes, temperature: float):
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"the temperature is {temperature}; it must be above 0")
-        self.alone, self.temperature = len(passes) == 1, temperature
-        if self.alone:
-            passes = [(logits.float() / temperature, geometry) for logits, geometry in passes]
-        super().__init__(passes)
-
-    def tempered(self, tile: Tensor) -> Tensor:
-        """Mean probabilities (K r c), which are overwritten, at the temperature."""
-        if self.alone or self.temperature == 1:
-            return tile
-        tile /= tile.amax(0)  # no power of the largest one underflows
-        tile.log2_().mul_(1 / self.temperature).exp2_()
-        return tile.div_(tile.sum(0))
 
 
 def _check_labels(labels: Tensor, passes: Passes, ignore: int | None) -> None:

@@ -43,8 +43,8 @@ class Results:
         foreign = [path for path in there if not self._is_own(path, recorded)]
         if foreign:
             raise UserError(
-                f"{self.folder} holds {len(foreign)} files in the place of results that predict did not write, or that "
-                "were changed since; choose another --out:",
+                f"{self.folder} holds {len(foreign)} files in the place of results that {self.verb} did not write, or "
+                "that were changed since; choose another --out:",
                 [f"- {path}" for path in foreign],
             )
         if there and not overwrite:

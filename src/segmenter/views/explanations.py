@@ -118,6 +118,11 @@ def explain_files(
             picture = draw()
             results.write(path, partial(picture.save, format="JPEG", quality=90, subsampling=0))
         explained.append({"image": str(file), **_told(asked), "files": [str(path) for path in paths]})
+        if class_names and not isinstance(model.decoder, MaskTransformer):
+            explained[-1]["note"] = (
+                f"the {model.recipe.decoder.name} decoder has no class embeddings, whose attention could be shown; "
+                "what decides the classes is shown"
+            )
     return explained
 
 
@@ -139,7 +144,7 @@ def _asked(
     def of_class(label: int) -> tuple[int, Subject]:
         place = widest[label] if label in widest else likeliest_place(result, label)
         name = model.classes.names[label]
-        return label, Subject(f"class {name}", name, window_at(windows, place))
+        return label, Subject(f"the embedding of class {name}", name, window_at(windows, place))
 
     points = []
     for number, point in enumerate(at, 1):
@@ -267,6 +272,7 @@ def summary(explained: list[Explained]) -> str:
             says = f" ({point['class']})" if "class" in point else ""
             lines.append(f"  point {number}: x {point['x']}, y {point['y']}{says}, {point['window']}")
         lines += [f"  class {found['class']}: {found['window']}" for found in entry["classes"]]
+        lines += [f"  {entry['note']}"] if "note" in entry else []
     return "\n".join(lines)
 
 
