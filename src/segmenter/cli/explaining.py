@@ -13,8 +13,8 @@ from segmenter.streams import tell
 
 def explain(
     model: Model,
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGES...")],
     out: Path,
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGES...")] = (),
     at: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="X,Y")] = (),
     class_names: Annotated[UseAppendAction[tuple[str, ...]], arg(name="class", metavar="NAME")] = (),
     layers: Annotated[str, arg(metavar="L,L")] = "",
@@ -31,7 +31,7 @@ def explain(
     Args:
         model: Folder of a model or a run, published checkpoint, or a name that `models` lists.
         images: Files, folders or globs; with --classes there may be none.
-        out: Folder for NAME/overview.jpg and the sheets of each photo beside it.
+        out: Folder for NAME/overview.jpg and the sheets of each photo, or for the pictures of the model.
         at: A point to look at, x from the left and y from the top in pixels of the photo, as in 120,80; may be
             repeated. None: one in the widest region of each of four classes.
         class_names: A class to look at: where its embedding attends, and which patches decide its pixels; may be
@@ -41,8 +41,8 @@ def explain(
         published: The maps that the published script show_attn_map writes, in its own folders and colours.
         area: Instead of sheets of each photo, how far every head looks, on average over the photos: area.png, .svg and
             .json, beside the receptive fields of ResNets.
-        classes: Instead of sheets, which classes are alike: class embeddings before the decoder and, where there are
-            photos, after it, or the classifier's weights, on two axes: classes.png, .svg and .json.
+        classes: Instead of sheets, which classes are alike to the model: class embeddings before the decoder and, where
+            there are photos, after it, or the classifier's weights, on two axes: classes.png, .svg and .json.
         overwrite: Write anew what an earlier `explain` wrote there; files of others are never overwritten.
         device: Where the model runs, or cuda:1 and so on; auto: the best there is.
         json: Print what was looked at, and the files written, as JSON.
@@ -60,8 +60,6 @@ def explain(
             raise WrongUse("--area and --classes show the whole model; leave out --at, --class, --layers, --published")
         _explain_whole(model, images, out, area, native, overwrite, device, json)
         return
-    if not images:
-        raise WrongUse("no images were named; give files, folders or globs")
     from segmenter.published.loading import load
     from segmenter.views.explanations import explain_files, summary
     from segmenter.views.published_maps import published_maps
@@ -85,7 +83,7 @@ def _explain_whole(
 
     write, table = (area_files, area_table) if area else (class_files, class_table)
     content = write(load(model, device), model.name or str(model), images, out, native, overwrite)
-    tell(as_json(content) if json else f"{table(content)}\n{cleaned(str(content['picture']))}")
+    tell(as_json(content) if json else f"{table(content)}\n{cleaned(', '.join(content['files']))}")
 
 
 def _numbers(text: str, option: str, count: int | None = None) -> list[int]:

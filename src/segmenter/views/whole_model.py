@@ -20,18 +20,19 @@ from segmenter.views.pictures import find_images
 from segmenter.views.results import Results
 
 DOTS = 150  # an inch
-KINDS = ("png", "svg", "json")
+PICTURES = ("png", "svg")
+KINDS = (*PICTURES, "json")
 Content = dict[str, object]
 
 
 def area_files(
-    model: Segmenter, title: str, inputs: Sequence[str], out: Path, native: bool = False, overwrite: bool = False
+    model: Segmenter, name: str, inputs: Sequence[str], out: Path, native: bool = False, overwrite: bool = False
 ) -> Content:
     """Writes area.png, area.svg and area.json on a set of images to `out`; returns what the JSON holds.
 
     Args:
         model: in any mode.
-        title: names the model in the picture.
+        name: of the model, for the picture.
         inputs: files, folders or globs.
         out: folder for the results.
         native: keep the photos' scale.
@@ -44,13 +45,12 @@ def area_files(
     files = [file for file, _ in find_images(inputs)]
     results = _claimed(out, "area", overwrite)
     found = attended_area(model, Progress(files, desc="area", unit="image"), native)
-    content = {"model": title, "picture": str(out / "area.png"), "images": list(map(str, files)), **area_content(found)}
-    _write(results, "area", area_figure(found, title), content)
-    return content
+    about = _about(model, name, files)
+    return _written(results, "area", area_figure(found, _title(about)), about | area_content(found))
 
 
 def class_files(
-    model: Segmenter, title: str, inputs: Sequence[str], out: Path, native: bool = False, overwrite: bool = False
+    model: Segmenter, name: str, inputs: Sequence[str], out: Path, native: bool = False, overwrite: bool = False
 ) -> Content:
     """Writes classes.png, classes.svg and classes.json to `out`; returns what the JSON holds.
 
@@ -62,14 +62,8 @@ def class_files(
     files = [file for file, _ in find_images(inputs)] if inputs else []
     results = _claimed(out, "classes", overwrite)
     found = class_embeddings(model, Progress(files, desc="classes", unit="image") if files else (), native)
-    content = {
-        "model": title,
-        "picture": str(out / "classes.png"),
-        "images": list(map(str, files)),
-        **class_content(found),
-    }
-    _write(results, "classes", class_figure(found, title), content)
-    return content
+    about = _about(model, name, files)
+    return _written(results, "classes", class_figure(found, _title(about)), about | class_content(found))
 
 
 def area_content(found: AttendedArea) -> Content:
@@ -151,11 +145,25 @@ def _claimed(out: Path, name: str, overwrite: bool) -> Results:
     return results
 
 
-def _write(results: Results, name: str, figure: Figure, content: Content) -> None:
-    for kind in KINDS[:2]:
-        results.write(results.folder / f"{name}.{kind}", partial(figure.savefig, format=kind, dpi=DOTS))
+def _about(model: Segmenter, name: str, files: Sequence[Path]) -> Content:
+    settings = model.recipe
+    parts = {"encoder": settings.encoder.name, "decoder": settings.decoder.name}
+    return {"model": name, **parts, "images": list(map(str, files))}
+
+
+def _title(about: Content) -> str:
+    return f"{about['model']} ({about['encoder']}, {about['decoder']})"
+
+
+def _written(results: Results, name: str, figure: Figure, content: Content) -> Content:
+    """The content, once it and the figure are written, with the names of the files."""
+    paths = {kind: results.folder / f"{name}.{kind}" for kind in KINDS}
+    content = content | {"files": list(map(str, paths.values()))}
+    for kind in PICTURES:
+        results.write(paths[kind], partial(figure.savefig, format=kind, dpi=DOTS))
     text = json.dumps(content, indent=1, ensure_ascii=False)
-    results.write(results.folder / f"{name}.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+    results.write(paths["json"], lambda beside: beside.write_text(text, encoding="utf-8"))
+    return content
 
 
 def _numbers(values: np.ndarray) -> list[float]:
