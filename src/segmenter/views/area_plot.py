@@ -10,6 +10,7 @@ import textwrap
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from segmenter.inspection.area import AttendedArea, BlockArea
 from segmenter.inspection.receptive_fields import BLOCKS, receptive_fields
@@ -31,8 +32,10 @@ def area_figure(found: AttendedArea, title: str) -> Figure:
     left.set_ylim(0, top)
     _draw_heads(left, found)
     _draw_networks(right, found, top)
-    title = f"How far the heads look: {title}"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", parse_math=False)
+    figure.suptitle("How far the heads look", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    left.set_title(
+        textwrap.shorten(title, 90, placeholder="…"), loc="left", fontsize=9.5, color=QUIET, parse_math=False
+    )
     width = round(figure.get_figwidth() * 15)
     figure.supxlabel(
         "\n".join(line for text in (_explained(found), SOURCES) for line in textwrap.wrap(text, width)),
@@ -64,13 +67,14 @@ def _draw_heads(axes: Axes, found: AttendedArea) -> None:
         textcoords="offset points",
         fontsize=8.5,
         color=QUIET,
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+        zorder=0.9,  # above the grid, below the dots
     )
     axes.set_xticks(places, [_short(block) for block in found.blocks])
     axes.set_xlim(-0.7, len(places) - 0.3)
     has_decoder = found.blocks[-1].part == "decoder"
     axes.set_xlabel("block of the encoder" + ", then of the decoder (d)" * has_decoder)
     axes.set_ylabel("mean attended distance (pixels)")
-    axes.set_title("dots: heads; line: their mean", loc="left", fontsize=9.5, color=QUIET)
     _quieten(axes)
 
 
@@ -111,7 +115,8 @@ def _explained(found: AttendedArea) -> str:
     others = float(np.mean([block.elsewhere.mean() for block in found.blocks]))
     left_out = f" Attention to tokens that are no patches ({100 * others:.1f} % of it) is left out." if others else ""
     return (
-        f"Distance between the middles of patches of {found.patch_size} pixels, weighted by attention, mean over "
-        f"{found.images} image{'s' * (found.images > 1)} ({sum(found.sizes.values())} windows of {sizes[0][0]} x "
-        f"{sizes[0][1]}{more}), in pixels of the network's input.{left_out}"
+        f"A dot is a head, the line their mean. Distance between the middles of patches of {found.patch_size} pixels, "
+        f"weighted by attention, mean over {found.images} image{'s' * (found.images > 1)} "
+        f"({sum(found.sizes.values())} windows of {sizes[0][0]} x {sizes[0][1]}{more}), in pixels of the network's "
+        f"input.{left_out}"
     )

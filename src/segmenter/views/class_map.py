@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from segmenter.inspection.class_embeddings import ClassEmbeddings
 from segmenter.views.label_places import Place, places
 from segmenter.views.labels import short_name
-from segmenter.views.lettering import font
+from segmenter.views.lettering import fitted, font, wrapped
 
 QUIET = "#666666"
 EXPLAINED = "Vectors at length 1, around their mean. Grey lines: each class and the one nearest to it by cosine."
@@ -27,14 +27,20 @@ def class_figure(found: list[ClassEmbeddings], title: str) -> Figure:
     """Draws a map of each of the embeddings, side by side; `title` names the model."""
     side = SIDE + ROOM * min(len(found[0].names), MOST)
     laid = [_laid_out(one, side) for one in found]
-    head, foot, between = 56.0, 48.0, 18.0
-    width, height = len(found) * side + (len(found) + 1) * between, head + side + foot
-    figure = Figure(figsize=(width / 72, height / 72))
-    title = f"Which classes are alike: {title}"
-    figure.text(between / width, 1 - 20 / height, title, fontsize=13, fontweight="bold", va="center", parse_math=False)
+    between, line = 18.0, 13.0
+    width = len(found) * side + (len(found) + 1) * between
     missing = max(stands.count(None) for _, stands in laid)
     text = EXPLAINED + f" {missing} classes have no room for their names." * bool(missing)
-    figure.text(between / width, 10 / height, text, fontsize=8.5, color=QUIET, va="center")
+    below = wrapped(text, font(85), 10 * (width - 2 * between))
+    head, foot = 74.0, 34.0 + line * len(below)
+    height = head + side + foot
+    figure = Figure(figsize=(width / 72, height / 72))
+    title = fitted(title, font(95), 10 * (width - 2 * between))
+    texts = [(height - 20, "Which classes are alike", {"fontsize": 13, "fontweight": "bold"})]
+    texts += [(height - 40, title, {"fontsize": 9.5, "color": QUIET})]
+    texts += [(line * (len(below) - i), words, {"fontsize": 8.5, "color": QUIET}) for i, words in enumerate(below)]
+    for up, words, style in texts:
+        figure.text(between / width, up / height, words, va="center", parse_math=False, **style)
     for number, (one, (points, stands)) in enumerate(zip(found, laid, strict=True)):
         left = between + number * (side + between)
         axes = figure.add_axes((left / width, foot / height, side / width, side / height))
