@@ -14,8 +14,10 @@ from matplotlib.patheffects import withStroke
 
 from segmenter.inspection.area import AttendedArea, BlockArea
 from segmenter.inspection.receptive_fields import BLOCKS, receptive_fields
+from segmenter.views.lettering import fitted, font
 
 ENCODER, DECODER, QUIET = "#1f5fa8", "#c2571a", "#666666"
+WIDE = 0.48  # inches for a block
 CLOSE = 0.045  # share of the axis below which two labels would touch
 SOURCES = (
     "ResNets: receptive fields computed from kernels and strides (arXiv 1512.03385, table 1; sum of Araujo, Norris and "
@@ -26,16 +28,15 @@ SOURCES = (
 def area_figure(found: AttendedArea, title: str) -> Figure:
     """Draws it; `title` names the model."""
     count = len(found.blocks)
-    figure = Figure(figsize=(max(9.0, 0.55 * count + 4.5), 6.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[max(5.0, 0.55 * count), 3.2])
+    figure = Figure(figsize=(max(9.0, WIDE * count + 4.5), 6.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[max(5.0, WIDE * count), 3.2])
     top = 1.08 * max(found.uniform(), *(block.distances.mean(0).max() for block in found.blocks))
     left.set_ylim(0, top)
     _draw_heads(left, found)
     _draw_networks(right, found, top)
     figure.suptitle("How far the heads look", x=0.01, ha="left", fontsize=13, fontweight="bold")
-    left.set_title(
-        textwrap.shorten(title, 90, placeholder="…"), loc="left", fontsize=9.5, color=QUIET, parse_math=False
-    )
+    title = fitted(title, font(95), 720 * (figure.get_figwidth() - 4.5))  # beside the networks
+    left.set_title(title, loc="left", fontsize=9.5, color=QUIET, parse_math=False)
     width = round(figure.get_figwidth() * 15)
     figure.supxlabel(
         "\n".join(line for text in (_explained(found), SOURCES) for line in textwrap.wrap(text, width)),
@@ -111,7 +112,7 @@ def _short(block: BlockArea) -> str:
 def _explained(found: AttendedArea) -> str:
     """What was measured, in words."""
     sizes = sorted(found.sizes, key=lambda size: -found.sizes[size])
-    more = f" and {len(sizes) - 1} other sizes" if sizes[1:] else ""
+    more = f" and {len(sizes) - 1} other size{'s' * (len(sizes) > 2)}" if sizes[1:] else ""
     others = float(np.mean([block.elsewhere.mean() for block in found.blocks]))
     left_out = f" Attention to tokens that are no patches ({100 * others:.1f} % of it) is left out." if others else ""
     return (
