@@ -127,9 +127,7 @@ def test_evaluations_of_different_data_are_not_compared(other, said):
 
 
 def test_other_definitions_are_not_compared():
-    with pytest.raises(
-        UserError, match="depth to 8 m, alignment none, the other depth to 8 m, alignment least"
-    ):
+    with pytest.raises(UserError, match="depth to 8 m, alignment none, the other depth to 8 m, alignment least"):
         bootstrap.differences(depth(np.ones(3)), depth(np.ones(3), "least_squares"))
     twice = kept_labels(COUNTS, names=("a", "a", "b"))
     assert bootstrap.differences(twice, twice)["mean_iou"].value == 0

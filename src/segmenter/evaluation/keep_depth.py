@@ -22,9 +22,7 @@ def definitions(areas: tuple[int, int] | None, boundary: float | None) -> tuple[
     """
     if areas is not None or boundary is not None:
         name = "boundary" if areas is None else "areas"
-        raise UserError(
-            f"{name} is set, but the model is one of depth, without objects and boundaries; leave it out"
-        )
+        raise UserError(f"{name} is set, but the model is one of depth, without objects and boundaries; leave it out")
     return ()
 
 

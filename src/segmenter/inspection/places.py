@@ -15,6 +15,7 @@ from torch import Tensor
 from segmenter import config, upsample
 from segmenter.data.classes import Classes
 from segmenter.errors import UserError, listed, shown
+from segmenter.inference.labels import Result
 from segmenter.inference.passes import effective_settings, scaled
 from segmenter.inference.tasks import TASKS
 from segmenter.inference.windows import windows_of
@@ -116,7 +117,7 @@ def window_at(windows: list[Window], at: Point) -> Window:
 
     def off(window: Window) -> float:
         box = window.box
-        return max(abs(2 * (at[i] + 0.5) - box[i] - box[i + 2]) / (box[i + 2] - box[i]) for i in (0, 1))
+        return sum(((2 * (at[i] + 0.5) - box[i] - box[i + 2]) / (box[i + 2] - box[i])) ** 2 for i in (0, 1))
 
     return min(windows, key=off)
 
@@ -160,6 +161,18 @@ def widest_places(labels: np.ndarray, most: int, side: int = 160) -> dict[int, P
         found[label] = (width, (row * step + step // 2, column * step + step // 2))
     order = sorted(found, key=lambda label: (-found[label][0], label))
     return {label: found[label][1] for label in order[:most]}
+
+
+def likeliest_place(result: Result, label: int) -> Point:
+    """The middle of the widest place of a class in a photo; where no pixel has it, the pixel where it is likeliest."""
+    places = widest_places(result.labels, len(result.classes))
+    if label in places:
+        return places[label]
+    best = (-1.0, (0, 0))
+    for rows, probabilities in result.probability_bands():  # K r W
+        row, column = np.unravel_index(int(probabilities[label].argmax()), probabilities.shape[1:])
+        best = max(best, (float(probabilities[label, row, column]), (rows.start + int(row), int(column))))
+    return best[1]
 
 
 def _widest(inside: np.ndarray) -> tuple[int, Point]:
