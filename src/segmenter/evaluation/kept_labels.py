@@ -83,9 +83,9 @@ class KeptLabels:
 
     @cached_property
     def per_image(self) -> Measures:
-        """`measures` of every image by itself: mean_iou (N), iou (N K) and so on; nan where nothing is labelled."""
+        """`measures` of every image by itself, but those of single classes: mean_iou (N) and so on; nan: no labels."""
         parts = [self.measures(self.sums(*part)) for part in self._parts()]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if "class" not in name}
 
     @cached_property
     def confidence(self) -> np.ndarray:
@@ -228,7 +228,7 @@ class KeptLabels:
         }
 
     def _parts(self, together: int = 256) -> list[tuple[int, int]]:
-        return [(first, min(first + together, len(self))) for first in range(0, len(self), together)]
+        return [(first, min(first + together, len(self))) for first in range(0, max(len(self), 1), together)]
 
     def _confusion(self, table: np.ndarray) -> np.ndarray:
         counts = np.zeros((len(self.classes),) * 2, np.int64)
