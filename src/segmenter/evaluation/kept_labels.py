@@ -3,6 +3,7 @@
 Everything is whole pixels in sparse tables: sums over images are exact, and those of all images are the evaluation's.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -196,7 +197,7 @@ class KeptLabels:
         for place, name in enumerate(("hits", "pixels", "wrong")):
             objects[table["image"] - first, table["size"], place, table["class"]] = table[name]
         parts = all_pixels, boundary, objects, self.calibration[first:last]
-        return np.concatenate([part.reshape(count, -1) for part in parts], 1)
+        return np.concatenate([part.reshape(count, math.prod(part.shape[1:])) for part in parts], 1)
 
     def measures(self, sums: np.ndarray) -> Measures:
         """Measures from sums (... F): each of shape (...), of classes (... K), or of sizes (... 3) and (... 3 K).
