@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
     from segmenter.evaluation.calibration import calibrate
+    from segmenter.evaluation.doubtful import doubtful
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.attention import attention
@@ -25,6 +26,7 @@ _HOMES = {
     "calibrate": "segmenter.evaluation.calibration",
     "check": "segmenter.data.tasks",
     "create": "segmenter.model.segmenter",
+    "doubtful": "segmenter.evaluation.doubtful",
     "evaluate": "segmenter.evaluation.evaluate",
     "load": "segmenter.published.loading",
     "open_data": "segmenter.data.tasks",
@@ -41,6 +43,7 @@ __all__ = [
     "calibrate",
     "check",
     "create",
+    "doubtful",
     "evaluate",
     "load",
     "open_data",
