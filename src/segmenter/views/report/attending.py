@@ -57,7 +57,7 @@ def attention_picture(model: Segmenter, sample: Sample) -> Picture:
         shown = heat(picture, values, found.window, shades)
         layers.append(photo_layer(f"layer {layer + 1} of {depth}", _marked(shown, found, at)))
     where = f"{of}x {at[1]}, y {at[0]}; {found.window.describe()}"
-    return Picture(cleaned(sample.name), layers, size, where)
+    return Picture(cleaned(sample.name), layers, size, where, share=0)
 
 
 def asked_point(sample: Sample, classes: Classes) -> tuple[Point, str]:

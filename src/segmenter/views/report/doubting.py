@@ -56,7 +56,7 @@ def most_contradicted(kept: KeptLabels) -> list[str]:
 
 
 def region_picture(classes: Classes, sample: Sample, maps: Seen, region: Region) -> Picture:
-    """A region in its surroundings: photo, mask, and what the model says."""
+    """A region in its surroundings: the mask, and over it the photo or what the model says."""
     image = sample.image()
     around = widened(surroundings(region.box, image.shape[:2]), image.shape[:2])
     height, width = around.bottom - around.top, around.right - around.left
@@ -65,11 +65,13 @@ def region_picture(classes: Classes, sample: Sample, maps: Seen, region: Region)
     photo = Image.fromarray(image[around.top : around.bottom, around.left : around.right])
     photo = photo.resize(size[::-1], Image.Resampling.LANCZOS)
     mark(photo, Box(*region.box), around)
-    layers = [photo_layer("photo", photo)]
+    colored = []
     for title, labels in (("mask", maps.given), ("model", maps.predicted)):
         picture = Image.fromarray(class_colors(_inside(labels, around, size, maps.scale), classes))
         mark(picture, Box(*region.box), around)
-        layers.append(color_layer(title, np.asarray(picture)))
+        colored.append(color_layer(title, np.asarray(picture)))
+    mask, seen_there = colored
+    layers = [mask, photo_layer("photo", photo), seen_there]
     return Picture(cleaned(sample.name), layers, size, _facts(region, classes))
 
 
