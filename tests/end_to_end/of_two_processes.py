@@ -78,6 +78,13 @@ def score(model: str, data: str, split: str) -> None:
     (FOLDER / f"counts_{split}{RANK}.json").write_text(json.dumps(scores.confusion.tolist()))
 
 
+def keep(model: str, data: str, split: str) -> None:
+    """Writes what is kept of the images that the processes share."""
+    samples = open_labels(recipes.read(str(FOLDER / f"{data}.yaml")).data).split(split)
+    scores = evaluate.evaluate(load(FOLDER / model), samples, together=True, out=FOLDER / f"kept_{split}", show=False)
+    (FOLDER / f"kept_counts_{split}{RANK}.json").write_text(json.dumps(scores.confusion.tolist()))
+
+
 def command(*arguments: str) -> None:
     """Adds the status of a command to those before."""
     status = cli.main(list(arguments))

@@ -27,7 +27,7 @@ OPTIONS = {
     "check": ("--task", "--model", "--split", "--out", "--overwrite", "--device", *DATA),
     "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
-                 "--workers", "--json"),
+                 "--workers", "--out", "--overwrite", "--areas", "--boundary", "--json"),
     "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
                 "--overwrite", "--device", "--precision", "--json"),
     "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),
