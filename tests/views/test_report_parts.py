@@ -12,6 +12,7 @@ from segmenter.views.report.attending import asked_point
 from segmenter.views.report.choosing import choices
 from segmenter.views.report.comparing import comparison
 from segmenter.views.report.curves import POINTS, _smoothed, _thinned, curves, read_history
+from segmenter.views.report.depth import disagreement
 from segmenter.views.report.doubting import most_contradicted, widened
 from segmenter.views.report.page import Table, Text
 from segmenter.views.report.running import curves_section, training_tiles
@@ -210,3 +211,16 @@ def test_the_patch_that_is_asked_lies_in_the_rarest_class_that_is_large_enough()
 @pytest.mark.parametrize("truth", [np.full((10, 20), 255, np.uint8), np.zeros((10, 20), np.float32)])
 def test_without_classes_the_middle_is_asked(truth):
     assert asked_point(Labelled(truth), CLASSES) == ((5, 10), "")
+
+
+# ---- depth
+
+
+def test_errors_of_depth_are_factors_and_relative_depth_is_aligned_first():
+    truth = np.array([[0.1, 0.2, 0.4, 0.8, np.nan, 0.0]])
+    metric = disagreement(np.array([[0.1, 0.4, 0.2, 80.0, 1.0, 1.0]]), truth, metric=True)
+    assert metric[0, :4] == pytest.approx([0, 1, 1, 1])
+    assert np.isnan(metric[0, 4:]).all()
+    relative = disagreement(5 * truth + 3, truth, metric=False)
+    assert relative[0, :4] == pytest.approx([0, 0, 0, 0], abs=1e-6)
+    assert np.isnan(disagreement(truth, np.full((1, 6), np.nan), metric=True)).all()
