@@ -145,6 +145,8 @@ def swap(place):
         (lambda place: rewritten(place, classes=["only one"]), r"damaged \(true of confusions goes from 0 to 3\)"),
         (lambda place: rewritten(place, task="depth"), r"damaged \('errors is not a file in the archive' is missing\)"),
         (lambda place: rewritten(place, areas=3), "damaged"),
+        (lambda place: rewritten(place, boundary=10**400), "damaged"),
+        (lambda place: rewritten(place, boundary=-1), r"damaged \(boundary is -1.0\)"),
         (lambda place: (place / "scores.json").write_text("[" * 100_000), "damaged"),
         (lambda place: (place / "scores.json").write_text("[]"), "has the format None"),
     ],

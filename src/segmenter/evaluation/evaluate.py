@@ -95,6 +95,10 @@ def evaluate(
     >>> val = segmenter.open_data("photos").split("val")
     >>> print(segmenter.evaluate(model, val, native=True, show=False).table().splitlines()[0])
     class      IoU  accuracy  share of pixels
+    >>> _ = segmenter.evaluate(model, "photos", out="evaluation", show=False)  # and what follows from each image
+    >>> from segmenter.evaluation import kept_folder
+    >>> kept_folder.read("evaluation").per_image["mean_iou"].shape
+    (2,)
 
     Args:
         model: in any mode; it is scored in evaluation mode.

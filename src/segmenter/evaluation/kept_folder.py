@@ -31,7 +31,10 @@ MARK = "segmenter evaluation "
 FORMAT = f"{MARK}1"
 LARGEST = 2**31  # bytes of the arrays; 2000 images of ADE20K have 5 MB
 LONGEST = 2**26  # bytes of scores.json
-DAMAGE = (BadDocument, ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (
+    BadDocument, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 Kept = KeptLabels | KeptDepth
 
 
@@ -189,7 +192,9 @@ def _read(path: Path, about: dict) -> Kept:
         if (np.diff(table["image"]) < 0).any():
             raise ValueError(f"the images of {name} are out of order")
     small, large = map(int, about["areas"])
-    return KeptLabels(classes=classes, areas=(small, large), boundary=float(about["boundary"]), **kept)
+    if not 0 < (boundary := float(about["boundary"])) <= 1:
+        raise ValueError(f"boundary is {boundary}")
+    return KeptLabels(classes=classes, areas=(small, large), boundary=boundary, **kept)
 
 
 def _checked(array: np.ndarray, name: str, kind: _Array, images: int) -> np.ndarray:
