@@ -7,7 +7,10 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+
+from segmenter.errors import cleaned
 
 STREAMS = {0: "stdin", 1: "stdout", 2: "stderr"}
 
@@ -65,13 +68,14 @@ def usable() -> Iterator[Forgiving]:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115  (open to the end)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names need not fit the terminal's encoding
-    before = sys.stdout, sys.stderr
+    before = sys.stdout, sys.stderr, warnings.showwarning
+    warnings.showwarning = _warn
     out, sys.stderr = Forgiving(sys.stdout), Forgiving(sys.stderr)
     sys.stdout = out
     try:
         yield out
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr, warnings.showwarning = before
 
 
 def _silence(stream: io.TextIOBase) -> None:
@@ -90,6 +94,11 @@ def tell(text: str) -> None:
 def complain(text: object) -> None:
     """Prints a message of the command on stderr."""
     print(f"segmenter: {text}", file=sys.stderr)
+
+
+def _warn(message: object, *_: object) -> None:
+    """Prints a warning of a library, such as that of Pillow on a photo's damaged notes, as the command's own."""
+    print(f"warning: {cleaned(str(message))}", file=sys.stderr)
 
 
 def finished(out: Forgiving, status: int) -> int:

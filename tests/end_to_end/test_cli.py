@@ -20,9 +20,6 @@ from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = (
-    "train", "check", "resume", "evaluate", "predict", "calibrate", "benchmark", "prepare", "demo", "convert", "models",
-)  # fmt: skip
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
     "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
@@ -34,12 +31,14 @@ OPTIONS = {
     "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
                 "--overwrite", "--device", "--precision", "--json"),
     "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),
+    "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
     "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out", "--device"),
     "convert": ("--out", "--layout"),
     "models": ("--json",),
 }  # fmt: skip
+VERBS = tuple(OPTIONS)
 
 
 def started(*arguments: object, environment: dict[str, str], **options) -> subprocess.Popen:

@@ -14,7 +14,9 @@ import segmenter
 from segmenter.config import Data
 from segmenter.errors import UserError
 from segmenter.evaluation import temperature
-from segmenter.evaluation.calibration import BINS, calibrate, expected_error, image_bins
+from segmenter.evaluation.calibration import calibrate
+from segmenter.evaluation.kept_labels import BINS
+from segmenter.evaluation.reliability import expected_error, image_bins
 from segmenter.evaluation.temperature import SomePixels
 from segmenter.model.segmenter import create
 from segmenter.upsample import Geometry

@@ -11,10 +11,26 @@ import tyro
 from segmenter import streams
 from segmenter.cli.calibrating import calibrate
 from segmenter.cli.data import check, prepare
+from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
 from segmenter.cli.training import demo, recipe_named, resume, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
 from segmenter.errors import Said, UserError, WrongUse, cleaned
+
+VERBS = {
+    "train": train_with,
+    "check": check,
+    "resume": resume,
+    "evaluate": evaluate,
+    "predict": predict,
+    "calibrate": calibrate,
+    "explain": explain,
+    "benchmark": benchmark,
+    "prepare": prepare,
+    "demo": demo,
+    "convert": convert,
+    "models": models,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,19 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        verbs = {
-            "train": train_with(recipe_named(arguments)),
-            "check": check,
-            "resume": resume,
-            "evaluate": evaluate,
-            "predict": predict,
-            "calibrate": calibrate,
-            "benchmark": benchmark,
-            "prepare": prepare,
-            "demo": demo,
-            "convert": convert,
-            "models": models,
-        }
+        verbs = VERBS | {"train": train_with(recipe_named(arguments))}  # in its place, the first
         tyro.extras.subcommand_cli_from_dict(
             verbs,
             args=arguments,

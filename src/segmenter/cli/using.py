@@ -10,7 +10,7 @@ from segmenter.cli.arguments import DataFolder, Device, Model, Precision, Split,
 from segmenter.cli.data_settings import DataOfModel
 from segmenter.config import Alignment
 from segmenter.inference.presets import Preset
-from segmenter.ranges import Drawn, Images, Processes, Seconds, checked
+from segmenter.ranges import Count, Drawn, Factor, Images, Processes, Seconds, checked
 from segmenter.streams import tell
 
 LabelFormat = Literal["labels", "ade20k", "cityscapes"]
@@ -29,6 +29,10 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     workers: Processes = 2,
+    out: Path | None = None,
+    overwrite: bool = False,
+    areas: tuple[Count, Count] | None = None,
+    boundary: Factor | None = None,
     json: bool = False,
 ) -> None:
     """Score a model on labelled images: mIoU, accuracies and a table of the classes, or the errors of depth.
@@ -47,9 +51,16 @@ def evaluate(
             and share the images.
         precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         workers: Processes that load images.
-        json: Print JSON instead of a table.
+        out: Folder for scores.json and images.npz, the counts of every image: IoU by size of objects and at boundaries,
+            calibration, and confidence intervals, which are printed too.
+        overwrite: Replace an evaluation that is in that folder; files of others are never replaced.
+        areas: Pixels from which an object is medium, and above which it is large; without: 1024 9216.
+        boundary: Width of the boundary in lengths of the image's diagonal; without: 0.02.
+        json: Print JSON instead of tables.
     """
     from segmenter.evaluation.evaluate import evaluate
+    from segmenter.evaluation.kept_folder import summary
+    from segmenter.evaluation.kept_table import kept_table
     from segmenter.inference.presets import settings as seen_as
     from segmenter.model.processes import device_here
     from segmenter.published.loading import load
@@ -57,8 +68,14 @@ def evaluate(
     network = load(model, str(device_here(device)), precision)
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)
-    scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers, together=True)
-    print_once(as_json(scores.to_dict()) if json else scores.table())
+    kept = {"out": out, "overwrite": overwrite, "areas": areas, "boundary": boundary, "source": str(model)}
+    common = multiscale, native, split, inference, alignment, workers
+    scores = evaluate(network, settings, *common, together=True, **kept)
+    if out is None:
+        print_once(as_json(scores.to_dict()) if json else scores.table())
+        return
+    found = summary(out)
+    print_once(as_json(found) if json else f"{scores.table()}\n\n{kept_table(found)}")
 
 
 def predict(

@@ -4,9 +4,8 @@ Expected calibration error with BINS bins of equal width over all labelled pixel
 temperature (section 4.2), fitted to the masks of val, which changes no label.
 """
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,46 +14,17 @@ import torch
 from torch import Tensor
 
 from segmenter import config, upsample
-from segmenter.data.loader import loaded
 from segmenter.data.samples import DataSet, Sample
 from segmenter.errors import UserError
-from segmenter.evaluation.evaluate import ScaledSamples, all_scales, opened, samples_of
+from segmenter.evaluation.inputs import Loaded, chosen, labelled_passes, opened, streamed
+from segmenter.evaluation.kept_labels import BINS
+from segmenter.evaluation.reliability import expected_error, image_bins
 from segmenter.evaluation.temperature import SomePixels
 from segmenter.inference.mode import evaluating
-from segmenter.inference.passes import effective_settings, passes_at, scaled
-from segmenter.inference.windows import logits_of_many
+from segmenter.inference.passes import effective_settings
 from segmenter.model.segmenter import Segmenter
-from segmenter.progress import Progress
 from segmenter.ranges import Processes, checked
 from segmenter.upsample.probabilities import Passes
-
-BINS = 15
-STEPS = 2**20  # of confidence from 0 to 1: whole numbers add up the same in any order, on any device
-
-
-def image_bins(top: Tensor, predicted: Tensor, truth: Tensor, ignore: int) -> np.ndarray:
-    """Confidence, predicted and true labels of an image (H W each) to bins (BINS 3 float64), which add up over images.
-
-    Of each bin: pixels, the sum of their confidence (each rounded to 1 / STEPS), and how many are right. Bin i holds
-    what is above i / BINS up to (i + 1) / BINS; pixels whose true label is ignored are left out.
-    """
-    known = truth != ignore
-    top = top[known].nan_to_num(0).clamp(0, 1)
-    found = (top * BINS).ceil_().long().sub_(1).clamp_(min=0)
-    right = predicted[known] == truth[known]
-    bins = torch.zeros(3, BINS, dtype=torch.int64, device=top.device)
-    bins[0] = torch.bincount(found, minlength=BINS)
-    bins[1].scatter_add_(0, found, (top * STEPS).round_().long())
-    bins[2] = torch.bincount(found[right], minlength=BINS)
-    counts = bins.T.cpu().numpy().astype(np.float64)
-    counts[:, 1] /= STEPS
-    return counts
-
-
-def expected_error(bins: np.ndarray) -> float:
-    """The expected calibration error (0 to 1) of bins (BINS 3); nan without pixels."""
-    pixels, confidence, right = bins.T
-    return float(np.abs(confidence - right).sum() / pixels.sum()) if pixels.any() else math.nan
 
 
 @dataclass(frozen=True)
@@ -182,7 +152,7 @@ def _calibrated(model: Segmenter, splits: dict[str, Sequence[Sample]], fitted: s
 
 def _labelled(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
     """The samples of a split whose masks are known."""
-    samples = [sample for sample in samples_of(model, data, split) if sample.labelled]
+    samples = [sample for sample in chosen(model, data, split).samples if sample.labelled]
     if not samples:
         others = [name for name, found in data.splits.items() if any(sample.labelled for sample in found)]
         remedy = f"; choose another split: {', '.join(others)}" if others else ""
@@ -202,13 +172,7 @@ def _labelled_passes(
 ) -> Iterator[tuple[int, Passes, Tensor]]:
     """The place of each sample, the passes over its image, and its mask (H W) on the model's device."""
     device = next(model.parameters()).device
-    scale = partial(all_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
-    with loaded(ScaledSamples(samples, scale), min(workers, len(samples)), pin=device.type == "cuda") as decoded:
-        stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
-        if multiscale:
-            for number, (scales, truth) in enumerate(stream):
-                yield number, passes_at(model, scales, tuple(truth.shape), settings), truth.to(device)
-            return
-        tagged = ((image, (number, truth)) for number, (image, truth) in enumerate(stream))
-        for logits, geometry, (number, truth) in logits_of_many(model, tagged, settings):
-            yield number, [(logits, replace(geometry, final=tuple(truth.shape)))], truth.to(device)
+    with streamed(model, samples, settings, multiscale, workers, title, show) as stream:
+        images = (Loaded(place, image, truth, None) for place, (image, truth) in enumerate(stream))
+        for passes, image in labelled_passes(model, images, settings, multiscale):
+            yield image.place, passes, image.target.to(device)

@@ -16,8 +16,8 @@ from segmenter.upsample.geometry import Geometry
 from segmenter.upsample.precision import exact
 from segmenter.upsample.threads import each, in_own_thread
 
-POINTS = 2**19
-"""Logits at points that are processed together: 2 MB; smaller parts took half as long again."""
+POINTS = 2**20
+"""Logits at points that are processed together, 4 MB; smaller parts took half as long again."""
 _LabelPiece = Callable[[slice], tuple[slice, Tensor]]
 """One piece of an image to its rows of pixels and their labels (r W)."""
 
@@ -82,9 +82,10 @@ def _divided(image: Tensor, geometry: Geometry) -> tuple[Iterator[slice], _Label
 
 
 def _parts(logits: Tensor, geometry: Geometry) -> Iterator[slice]:
-    """Rows of blocks, from the top, whose points are processed together."""
+    """Rows of blocks, from the top, whose points are processed together; parts are of one size, or nearly."""
     rows, columns = (axis.blocks for axis in geometry.axes)
     row = len(logits) // geometry.window_count * logits.shape[1] * rows.points.step * len(columns.points.cells)
-    step = max(1, budget(POINTS, logits.device) // row)
+    parts = -(-rows.count * row // budget(POINTS, logits.device))
+    step = -(-rows.count // min(parts, rows.count))
     for top in range(0, rows.count, step):
         yield slice(top, min(top + step, rows.count))

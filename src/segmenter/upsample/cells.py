@@ -41,7 +41,11 @@ def cells_of(logits: Tensor, geometry: Geometry, part: slice) -> tuple[Tensor, i
     """Logits (B*windows K h w) to the cells of some rows of blocks (B rows columns K), and the first of these rows."""
     cells = geometry.axes[0].blocks.cells[part]
     low, high = int(cells.min()), int(cells.max()) + 1
-    return cell_rows(logits, geometry, slice(low, high)).permute(0, 2, 3, 1).contiguous(), low
+    cells = cell_rows(logits, geometry, slice(low, high))
+    last = cells.new_empty(len(cells), *cells.shape[2:], cells.shape[1])
+    for image, channels in zip(last.flatten(1, 2), cells.flatten(2), strict=True):
+        image.copy_(channels.T)  # of two dimensions, which torch transposes in a quarter of the time
+    return last, low
 
 
 def at_points(cells: Tensor, geometry: Geometry, part: slice, low: int) -> Tensor:

@@ -5,7 +5,6 @@ no probability: each cell's largest logit is subtracted once, and no pixel needs
 pixels goes back to the cells by the same weights, block by block, and contributions are always added in one order.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -18,10 +17,10 @@ from torch import Tensor
 from segmenter.upsample.axis import Axis
 from segmenter.upsample.cells import budget, cells_of, normalized
 from segmenter.upsample.geometry import Geometry
-from segmenter.upsample.threads import each
+from segmenter.upsample.threads import each, scratch
 
-CHUNK = 2**19
-"""Pixel logits that a thread works on together, 2 MB: the next operation finds most of them in the cache."""
+CHUNK = 2**21
+"""Pixel logits that a thread works on together, 8 MB: with fewer, threads wait longer for each other's Python."""
 Result = TypeVar("Result")
 
 
@@ -66,7 +65,6 @@ class Stream:
         self.selected: Tensor | None = None
         """Which of the valid places count (B blocks blocks L); None: all."""
         self._weights = [torch.from_numpy(blocks.weights).to(logits.device) for blocks in (self.rows, self.columns)]
-        self._own = threading.local()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -105,11 +103,9 @@ class Stream:
 
     def _scratch(self) -> Tensor:
         """The thread's own memory for logits at the places of blocks."""
-        if not hasattr(self._own, "scratch"):
-            places, classes = self.shape[3], self.cells.shape[-1]
-            blocks = min(max(1, budget(CHUNK, self.cells.device) // (places * classes)), self.columns.count)
-            self._own.scratch = self.cells.new_empty(blocks, places, classes)
-        return self._own.scratch
+        places, classes = self.shape[3], self.cells.shape[-1]
+        blocks = min(max(1, budget(CHUNK, self.cells.device) // (places * classes)), self.columns.count)
+        return scratch("logits", blocks, places, classes, device=self.cells.device)
 
 
 class Gradient:

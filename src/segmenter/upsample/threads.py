@@ -6,6 +6,7 @@ operations then take a hundred times as long. So here each thread does a whole p
 each other once, at the end. How a sum is divided never depends on the number of threads.
 """
 
+import math
 import os
 import threading
 from collections import deque
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Piece, Result = TypeVar("Piece"), TypeVar("Result")
@@ -22,9 +24,24 @@ MOST = 1024
 """Threads of all callers together; they are started on demand."""
 
 _own = threading.local()
-"""`threads`: how many threads the current one may use."""
+"""`threads`: how many threads the current one may use; `scratch`: its memory by purpose."""
 _pool: ThreadPoolExecutor | None = None
 _starting = threading.Lock()
+
+
+def scratch(purpose: str, *shape: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor, not initialised; this thread's next call with the purpose gives the same memory.
+
+    On a CPU a thread keeps it: to have new pages from the operating system takes as long as to compute what they hold.
+    """
+    size = math.prod(shape)
+    if device.type != "cpu" or _get_current_dispatch_mode() is not None:
+        return torch.empty(shape, device=device, dtype=dtype)
+    kept = _own.__dict__.setdefault("scratch", {})
+    if (purpose, dtype) not in kept or len(kept[purpose, dtype]) < size:
+        with torch.inference_mode(False):  # what is made in that mode may be used in no other
+            kept[purpose, dtype] = torch.empty(size, dtype=dtype)
+    return kept[purpose, dtype][:size].view(shape)
 
 
 def in_own_thread(device: torch.device, function: Callable[[], Result]) -> Result:
