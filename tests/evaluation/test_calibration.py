@@ -113,7 +113,16 @@ def test_it_has_the_least_score_and_images_count_by_their_pixels(monkeypatch):
     tried = torch.linspace(0.5, 3, 2501, dtype=torch.float64)
     right = logits.argmax(0) == labels
     scores = [((logits / value).softmax(0).amax(0) - right.double()).square().sum().item() for value in tried]
-    assert kept.temperature() == pytest.approx(tried[int(np.argmin(scores))].item(), abs=2e-3)
+    assert kept.temperature(earlier=5.0) == pytest.approx(tried[int(np.argmin(scores))].item(), abs=2e-3)
+
+
+def test_where_the_images_do_not_agree_the_earlier_temperature_stays():
+    kept, geometry = SomePixels(5, 6, 255), Geometry((80, 90), (80, 90))
+    for number, true_temperature in enumerate([0.7, 1.0, 1.7, 0.8, 1.2, 1.5]):
+        logits, labels = sampled(true_temperature, number)
+        kept.add(number, [(logits, geometry)], labels)
+    assert kept.temperature() == 1
+    assert 1 < kept.temperature(earlier=3.0) < 1.5
 
 
 @pytest.mark.parametrize(("right", "expected"), [(True, 1 / temperature.MOST), (False, temperature.MOST)])

@@ -80,7 +80,7 @@ def calibrate(
     """Fits the temperature of a model's probabilities to masks that it has not learnt from, and sets it.
 
     `model.temperature` is what `result.confidence()` and `result.probabilities()` use from then on; `model.save` keeps
-    it. Labels, and so all scores of them, stay as they are. Where the calibration error would not fall, so does it.
+    it. Labels, and so all scores of them, stay as they are. Where the masks do not show that it is wrong, so does it.
 
     >>> model = segmenter.load("runs/first")
     >>> found = segmenter.calibrate(model, "photos", show=False)
@@ -134,7 +134,7 @@ def _calibrated(model: Segmenter, splits: dict[str, Sequence[Sample]], fitted: s
         pixels.add(number, passes, truth)
     if not pixels.count:
         raise UserError(f"every pixel of the masks in {fitted} is ignored; choose another split")
-    found = pixels.temperature()
+    found = pixels.temperature(earlier)
     before, after = {}, {}
     for split, samples in splits.items():
         before[split], after[split] = np.zeros((2, BINS, 3))

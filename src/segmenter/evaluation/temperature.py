@@ -23,6 +23,7 @@ TOGETHER = 2**20  # of these probabilities
 MOST = 20.0  # the temperature; the least is its inverse
 TRIED = 25  # temperatures between them, before the interval around the best is narrowed down
 CLOSE = 1e-4  # of its logarithm
+SURE = 2.0
 TINY = torch.finfo(torch.float32).tiny
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -60,24 +61,38 @@ class SomePixels:
         right = winner == truth.flatten()[torch.from_numpy(places).to(truth.device)].cpu()
         self._images[number] = logs, right, len(known) / chosen
 
-    def temperature(self) -> float:
-        """The temperature, to four digits; between 1 / MOST and MOST."""
+    def temperature(self, earlier: float = 1.0) -> float:
+        """The temperature, to four digits, between 1 / MOST and MOST; or the earlier one.
+
+        That stays unless the images agree: where the score falls by less than SURE standard errors over them, another
+        choice of images could have made it rise.
+        """
         tried = np.linspace(-math.log(MOST), math.log(MOST), TRIED)
-        best = int(np.argmin([self._score(math.exp(value)) for value in tried]))
+        best = int(np.argmin([self._scores(math.exp(value)).sum() for value in tried]))
         low, high = tried[max(best - 1, 0)], tried[min(best + 1, TRIED - 1)]
         while high - low > CLOSE:  # golden section; a score is taken again where it is known, which is simple
             left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-            low, high = (low, right) if self._score(math.exp(left)) < self._score(math.exp(right)) else (left, high)
+            at_left, at_right = (self._scores(math.exp(value)).sum() for value in (left, right))
+            low, high = (low, right) if at_left < at_right else (left, high)
         found = math.exp((low + high) / 2)
+        change = self._scores(found) - self._scores(earlier)
+        if change.sum() + SURE * self._error(change) >= 0:
+            return earlier
         if not 1.01 / MOST < found < MOST / 1.01:
             logger.warning("no temperature fits the masks: the model is right, or wrong, however sure it is")
         return float(f"{found:.4g}")
 
-    def _score(self, temperature: float) -> float:
-        """The sum over pixels of (confidence - right)^2."""
-        total = 0.0
+    def _error(self, change: np.ndarray) -> float:
+        """The standard error of the sum of what changed in each image, in proportion to its pixels; 0 for one image."""
+        pixels = np.array([weight * len(right) for _, (_, right, weight) in sorted(self._images.items())])
+        rest = change - pixels * change.sum() / pixels.sum()
+        return math.sqrt(len(rest) / max(len(rest) - 1, 1) * np.square(rest).sum())
+
+    def _scores(self, temperature: float) -> np.ndarray:
+        """For each image, the sum over its labelled pixels of (confidence - right)^2."""
+        totals = []
         for _, (logs, right, weight) in sorted(self._images.items()):
-            for part, hits in zip(*(x.split(max(1, TOGETHER // logs.shape[1])) for x in (logs, right)), strict=True):
-                confidence = 1 / (part / temperature).exp_().sum(1)
-                total += weight * float((confidence - hits.float()).double().square().sum())
-        return total
+            parts = zip(*(values.split(max(1, TOGETHER // logs.shape[1])) for values in (logs, right)), strict=True)
+            errors = [1 / (part / temperature).exp_().sum(1) - hits.float() for part, hits in parts]
+            totals.append(weight * sum(float(error.double().square().sum()) for error in errors))
+        return np.array(totals)
