@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.attention import attention
+    from segmenter.inspection.relevance import relevance
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
     from segmenter.training.starting import resume, train
@@ -29,6 +30,7 @@ _HOMES = {
     "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
+    "relevance": "segmenter.inspection.relevance",
     "resume": "segmenter.training.starting",
     "train": "segmenter.training.starting",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "open_data",
     "overlay",
     "predict",
+    "relevance",
     "resume",
     "train",
 ]
