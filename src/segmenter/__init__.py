@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from segmenter.inspection.relevance import relevance
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
-    from segmenter.training.starting import resume, train
+    from segmenter.studies.reporting import report
+    from segmenter.studies.starting import resume, train
     from segmenter.views.overlay import overlay
 
 _HOMES = {
@@ -31,7 +32,10 @@ _HOMES = {
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
     "relevance": "segmenter.inspection.relevance",
+    "report": "segmenter.studies.reporting",
+    "resume": "segmenter.studies.starting",
     "resume": "segmenter.training.starting",
+    "train": "segmenter.studies.starting",
     "train": "segmenter.training.starting",
 }
 
@@ -47,6 +51,7 @@ __all__ = [
     "overlay",
     "predict",
     "relevance",
+    "report",
     "resume",
     "train",
 ]
