@@ -34,9 +34,7 @@ _HOMES = {
     "relevance": "segmenter.inspection.relevance",
     "report": "segmenter.studies.reporting",
     "resume": "segmenter.studies.starting",
-    "resume": "segmenter.training.starting",
     "train": "segmenter.studies.starting",
-    "train": "segmenter.training.starting",
 }
 
 __all__ = [
