@@ -112,9 +112,7 @@ def _label(model: Segmenter, class_name: str | int) -> int:
         UserError: the model has no such class.
     """
     if not _has_classes(model):
-        raise UserError(
-            f"the model tells {model.recipe.task} and has no classes; give at=(y, x) in pixels of the photo"
-        )
+        raise UserError(f"a model of {model.recipe.task} has no classes; give at=(y, x) in pixels of the photo")
     if isinstance(class_name, str):
         return class_id(model.classes, class_name)
     if not 0 <= class_name < len(model.classes):
