@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from segmenter.inspection.area import attended_area
     from segmenter.inspection.attention import attention
     from segmenter.inspection.class_embeddings import class_embeddings
+    from segmenter.inspection.relevance import relevance
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
     from segmenter.studies.reporting import report
@@ -36,6 +37,7 @@ _HOMES = {
     "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
+    "relevance": "segmenter.inspection.relevance",
     "report": "segmenter.studies.reporting",
     "resume": "segmenter.studies.starting",
     "train": "segmenter.studies.starting",
@@ -55,6 +57,7 @@ __all__ = [
     "open_data",
     "overlay",
     "predict",
+    "relevance",
     "report",
     "resume",
     "train",
