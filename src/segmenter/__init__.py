@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
     from segmenter.evaluation.calibration import calibrate
+    from segmenter.evaluation.doubtful import doubtful
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.area import attended_area
@@ -29,6 +30,7 @@ _HOMES = {
     "check": "segmenter.data.tasks",
     "class_embeddings": "segmenter.inspection.class_embeddings",
     "create": "segmenter.model.segmenter",
+    "doubtful": "segmenter.evaluation.doubtful",
     "evaluate": "segmenter.evaluation.evaluate",
     "load": "segmenter.published.loading",
     "open_data": "segmenter.data.tasks",
@@ -47,6 +49,7 @@ __all__ = [
     "check",
     "class_embeddings",
     "create",
+    "doubtful",
     "evaluate",
     "load",
     "open_data",

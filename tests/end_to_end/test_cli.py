@@ -24,10 +24,10 @@ DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) 
 OPTIONS = {
     "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name",
               "--decoder.layers", "--train.lr", "--train.class-weights", "--inference.window"),
-    "check": ("--task", *DATA),
+    "check": ("--task", "--model", "--split", "--out", "--overwrite", "--device", *DATA),
     "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
-                 "--workers", "--json"),
+                 "--workers", "--out", "--overwrite", "--areas", "--boundary", "--json"),
     "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
                 "--overwrite", "--device", "--precision", "--json"),
     "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),

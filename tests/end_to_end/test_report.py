@@ -14,7 +14,8 @@ from segmenter.evaluation import kept_folder
 from segmenter.published.loading import load
 from segmenter.training import loop
 
-ONE = ("Scores", "Training", "Classes", "Images", "Confusions", "Object sizes", "Calibration", "Attention", "Origin")
+ONE = ("Scores", "Training", "Classes", "Images", "Confusions", "Object sizes", "Calibration", "Doubtful masks",
+       "Attention", "Origin")  # fmt: skip
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

@@ -190,6 +190,7 @@ def test_what_the_system_refuses_is_a_sentence(verb, command, disc_run, discs, t
         "predict": [name, discs / "test" / "images", "--out", tmp_path / "out"],
         "calibrate": [name, discs],
         "explain": [name, discs / "test" / "images", "--out", tmp_path / "out"],
+        "report": [name],
         "benchmark": [name],
         "prepare": ["camvid", name],
         "demo": ["--out", name],
