@@ -77,7 +77,7 @@ def attended_area(model: Segmenter, images: Iterable[Photo], native: bool = Fals
     Raises:
         UserError: there are no images, one cannot be read, or nothing in the model attends.
     """
-    found: defaultdict[Place, list[Tensor]] = defaultdict(list)  # of each image: 4 heads
+    found: defaultdict[Place, list[Tensor]] = defaultdict(list)  # of each image: 3 heads
     sizes: defaultdict[tuple[int, int], int] = defaultdict(int)
     for image in images:
         of_image: dict[Place, Tensor] = {}
@@ -94,15 +94,14 @@ def attended_area(model: Segmenter, images: Iterable[Photo], native: bool = Fals
         raise UserError(f"nothing attends in {model.recipe.encoder.name}; give a model of blocks with attention")
     blocks = []
     for (part, block), images_of_block in found.items():
-        weighted, patches, before, after = torch.stack(images_of_block).unbind(1)  # images heads each
-        others = before + after
+        weighted, patches, others = torch.stack(images_of_block).unbind(1)  # images heads each
         blocks.append(BlockArea(part, block, (weighted / patches).numpy(), (others / (patches + others)).numpy()))
     return AttendedArea(blocks, dict(sizes), model.encoder.patch_size, model.encoder.prefix)
 
 
 @torch.inference_mode()
 def _of_windows(model: Segmenter, windows: Tensor) -> dict[Place, Tensor]:
-    """For windows (B 3 h w) and every block the sums (4 heads) that `_sums` gives.
+    """For windows (B 3 h w) and every block the sums (3 heads) that `_sums` gives.
 
     A block of differential attention has the heads of both of its attentions.
     """
@@ -119,28 +118,33 @@ def _of_windows(model: Segmenter, windows: Tensor) -> dict[Place, Tensor]:
 
 
 def _sums(call: Call, grid: tuple[int, int], patch_size: int) -> Tensor:
-    """Sums (4 heads) over the patches: attention x distance, attention to patches, to tokens before and after them."""
-    first, last, _ = call.patches.indices(call.query.shape[2])
-    sums = torch.zeros(4, call.query.shape[1], dtype=torch.float64, device="cpu")
+    """Sums (3 heads) over the patches' rows: attention x distance, attention to patches, to all other tokens."""
+    count = call.query.shape[2]
+    first, last, _ = call.patches.indices(count)
+    sums = torch.zeros(3, call.query.shape[1], dtype=torch.float64, device="cpu")
     for tokens, rows in call.bands():  # B heads R T
-        start, end = max(tokens.start, first), min(tokens.stop, last)
-        if start >= end:
-            continue
-        rows = rows[:, :, start - tokens.start : end - tokens.start]
-        between = rows[..., call.patches]  # B heads r N
-        apart = _apart(grid, patch_size, start - first, end - first, rows.device)  # r N
-        weighted = torch.einsum("bhrn,rn->h", between, apart)
-        others = [rows[..., :first], rows[..., last:]]
-        sums += torch.stack([weighted, *(part.sum((0, 2, 3)) for part in (between, *others))]).cpu()
+        apart = _apart(grid, patch_size, first, count, tokens.start, tokens.stop, rows.device)  # R T
+        weighted = (rows.flatten(2) @ apart.flatten()).sum(0)  # the rows are read once, and no part of them is copied
+        of_patches = rows[:, :, max(first - tokens.start, 0) : max(last - tokens.start, 0)]
+        elsewhere = of_patches[..., :first].sum((0, 2, 3)) + of_patches[..., last:].sum((0, 2, 3))
+        total = of_patches.shape[0] * of_patches.shape[2]  # each row sums to 1
+        sums += torch.stack([weighted, total - elsewhere, elsewhere]).cpu()
     return sums
 
 
-@lru_cache(maxsize=64)
-def _apart(grid: tuple[int, int], patch_size: int, start: int, end: int, device: torch.device) -> Tensor:
-    """Distances (r N, in pixels) of the patches from `start` to `end` from all patches of a grid."""
-    numbers = torch.arange(grid[0] * grid[1], device=device)
+@lru_cache(maxsize=16)
+def _apart(
+    grid: tuple[int, int], patch_size: int, first: int, count: int, start: int, end: int, device: torch.device
+) -> Tensor:
+    """Distances (R T, in pixels) of the tokens from `start` to `end` from all tokens; 0 from or to what is no patch.
+
+    The patches of the grid begin at the token `first` of `count`.
+    """
+    numbers = torch.arange(count, device=device) - first
+    is_patch = (numbers >= 0) & (numbers < grid[0] * grid[1])
     rows, columns = (axis.float() * patch_size for axis in (numbers // grid[1], numbers % grid[1]))
-    return torch.hypot(rows[start:end, None] - rows, columns[start:end, None] - columns)
+    apart = torch.hypot(rows[start:end, None] - rows, columns[start:end, None] - columns)
+    return apart * (is_patch[start:end, None] & is_patch)
 
 
 @lru_cache(maxsize=64)
