@@ -12,6 +12,7 @@ import segmenter
 from segmenter.errors import UserError
 from segmenter.inspection.places import windows_on
 from segmenter.views import explanations
+from segmenter.views.asked import POINTS
 from segmenter.views.attention_sheets import seen
 from segmenter.views.explanations import explain_files, paper_layers
 from segmenter.views.heat import MARK, Scale, color_bar, heat, mark, own_scale, shared_scale
@@ -158,7 +159,7 @@ def test_without_points_and_classes_the_widest_regions_are_looked_at(model, phot
     (entry,) = explain_files(model, [path], tmp_path / "out", native=True)
     labels = segmenter.predict(model, path, native=True).labels
     present = [f"c{label}" for label in np.unique(labels)]
-    assert len(entry["points"]) == min(len(present), explanations.POINTS)
+    assert len(entry["points"]) == min(len(present), POINTS)
     assert len({point["class"] for point in entry["points"]}) == len(entry["points"])
     for point in entry["points"]:
         assert point["class"] == f"c{labels[point['y'], point['x']]}"
