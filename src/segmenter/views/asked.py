@@ -115,7 +115,7 @@ def overview(asked: Asked, only: Subject | None = None) -> Image.Image:
     width = overlay(photo, result, legend=False, largest=OVERVIEW).width
     picture = overlay(photo, result, legend=only is None, largest=OVERVIEW)
     scale, line = width / asked.photo.shape[1], max(2, width // 300) * (1 if only is None else 2)
-    draw, size = ImageDraw.Draw(picture), width // (40 if only is None else 18)
+    draw, size = ImageDraw.Draw(picture), max(10, width // (40 if only is None else 18))
     if len(asked.windows) > 1:
         subjects = [only] if only else [*asked.points, *asked.classes, *asked.shown]
         for box in {subject.window.box for subject in subjects}:

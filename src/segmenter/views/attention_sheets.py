@@ -162,7 +162,7 @@ def ways_sheet(photo: np.ndarray, found: Sequence[Ways]) -> Image.Image:
     words = (
         "Attention: where the last layer looks. Rollout: what attention would carry there through all layers. Both "
         "from their smallest value (dim) to their largest hundredth (bright), with the ends below in multiples of the "
-        "even share. Relevance: what the answer depends on; bright patches spoke for it, blue ones against it, and below is "
-        "what they add to the logarithm of its odds."
+        "even share. Relevance: what the answer depends on; bright patches spoke for it, blue ones against it, and "
+        "below is what they add to the logarithm of its odds."
     )
     return draw_sheet(Sheet("What has decided", words, ["photo", *names, "relevance"], rows))

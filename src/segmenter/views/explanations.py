@@ -19,6 +19,7 @@ from segmenter.inspection.relevance import cells_at, cells_of_class, relevance_o
 from segmenter.inspection.rollout import rollout
 from segmenter.model.decoders.mask_transformer import MaskTransformer
 from segmenter.model.segmenter import Segmenter
+from segmenter.progress import Progress
 from segmenter.views.asked import Asked, Subject, overview, what_to_look_at
 from segmenter.views.attention_sheets import Ways, classes_sheet, heads_sheet, probability, ways_sheet
 from segmenter.views.pictures import find_images
@@ -59,7 +60,7 @@ def explain_files(
         UserError: no photos or one that cannot be read, a point outside one, no such class or layer; or `out` holds
             data, files of others in the place of results, or earlier results unless they are to be overwritten.
     """
-    labels = [class_id(model.classes, name) for name in class_names]
+    at, labels = list(dict.fromkeys(at)), [class_id(model.classes, name) for name in dict.fromkeys(class_names)]
     layers = chosen_layers(model, "encoder", layers or paper_layers(len(blocks_of(model, "encoder"))))
     results, explained = Results(out, "explain"), []
     for file, name in find_images(inputs):
@@ -70,7 +71,7 @@ def explain_files(
         sheets = Sheets(model, asked, layers).to_draw()
         paths = {out / name / f"{sheet}.jpg": draw for sheet, draw in sheets.items()}
         results.claim(list(paths), overwrite)
-        for path, draw in paths.items():
+        for path, draw in Progress(list(paths.items()), desc="explain", unit="sheet"):
             picture = draw()
             results.write(path, partial(picture.save, format="JPEG", quality=90, subsampling=0))
         explained.append({"image": str(file), **asked.describe(), "files": [str(path) for path in paths]})
@@ -95,7 +96,9 @@ class Sheets:
         sheets: dict[str, Callable[[], Image.Image]] = {"overview": partial(overview, self.asked)}
         sheets |= {f"point{number}": partial(self._point, s) for number, s in enumerate(self.asked.points, 1)}
         if self.embeddings:
-            sheets |= {f"class_{_file_name(s.caption)}": partial(self._class, s) for s in self.asked.classes}
+            for subject in self.asked.classes:
+                name = "class_" + re.sub(r"[^\w-]+", "_", subject.caption)[:60]
+                sheets[name if name not in sheets else f"{name}_{subject.label}"] = partial(self._class, subject)
             sheets["classes"] = self._classes
         return sheets | {"decided": self._decided}
 
@@ -160,10 +163,6 @@ class Sheets:
         if self.model.encoder.prefix == 1 and self.model.encoder.has_class_token:
             return "the class token"
         return "the other tokens" if self.model.encoder.prefix else ""
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w-]+", "_", name)[:60]
 
 
 def summary(explained: list[Explained]) -> str:
