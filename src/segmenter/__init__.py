@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.attention import attention
+    from segmenter.inspection.relevance import relevance
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
     from segmenter.studies.reporting import report
@@ -30,9 +31,12 @@ _HOMES = {
     "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
+    "relevance": "segmenter.inspection.relevance",
     "report": "segmenter.studies.reporting",
     "resume": "segmenter.studies.starting",
+    "resume": "segmenter.training.starting",
     "train": "segmenter.studies.starting",
+    "train": "segmenter.training.starting",
 }
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "open_data",
     "overlay",
     "predict",
+    "relevance",
     "report",
     "resume",
     "train",

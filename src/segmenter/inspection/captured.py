@@ -63,7 +63,7 @@ class Call:
 
 
 @contextmanager
-def capturing(model: Segmenter, see: Callable[[Call], None]) -> Iterator[None]:
+def capturing(model: Segmenter, see: Callable[[Call], None]) -> Iterator[Callable[[], TorchFunctionMode]]:
     """Within it, `see` gets each attention of the model once it is computed, in evaluation mode; results stay the same.
 
     >>> calls = []
@@ -86,8 +86,9 @@ def capturing(model: Segmenter, see: Callable[[Call], None]) -> Iterator[None]:
     try:
         for module in fused:
             module.fused_attn = True
-        with evaluating(model), _Watching(model, current, see):
-            yield
+        watching = partial(_Watching, model, current, see)
+        with evaluating(model), watching():
+            yield watching
     finally:
         for hook in hooks:
             hook.remove()
