@@ -137,7 +137,7 @@ class Ways:
     shares: Mapping[str, np.ndarray]
     """Name of the way to the share of each patch; they sum to about 1."""
     relevance: np.ndarray
-    """In the logarithm of the odds of the class, negative where a patch spoke against it."""
+    """Negative where a patch spoke against the answer; without unit."""
 
 
 def ways_sheet(photo: np.ndarray, found: Sequence[Ways]) -> Image.Image:
@@ -155,14 +155,14 @@ def ways_sheet(photo: np.ndarray, found: Sequence[Ways]) -> Image.Image:
             values = ways.shares[name] * ways.shares[name].size
             picture = _marked(heat(base, values, subject.window, own_scale(values)), subject)
             cells.append(Cell(picture, f"{times(values.min())} to {times(values.max())}"))
-        pro, contra = (float(part.sum()) for part in (ways.relevance.clip(min=0), ways.relevance.clip(max=0)))
+        pro = float(ways.relevance.clip(min=0).sum() / max(float(np.abs(ways.relevance).sum()), 1e-12))
         picture = _marked(spoken(base, ways.relevance, subject.window), subject)
-        cells.append(Cell(picture, f"for {pro:+.2g}, against {contra:+.2g}"))
+        cells.append(Cell(picture, f"for {percent(pro)}, against {percent(1 - pro)}"))
         rows.append((subject.caption, cells))
     words = (
         "Attention: where the last layer looks. Rollout: what attention would carry there through all layers. Both "
         "from their smallest value (dim) to their largest hundredth (bright), with the ends below in multiples of the "
-        "even share. Relevance: what the answer depends on; bright patches spoke for it, blue ones against it, and "
-        "below is what they add to the logarithm of its odds."
+        "even share. Relevance: what the answer depends on; bright patches spoke for it, blue ones against it, with "
+        "the share of both below."
     )
     return draw_sheet(Sheet("What has decided", words, ["photo", *names, "relevance"], rows))
