@@ -12,9 +12,10 @@ import segmenter
 from segmenter.errors import UserError
 from segmenter.inspection.places import windows_on
 from segmenter.views import explanations
+from segmenter.views.asked import POINTS
 from segmenter.views.attention_sheets import seen
 from segmenter.views.explanations import explain_files, paper_layers
-from segmenter.views.heat import MARK, Scale, color_bar, heat, mark, own_scale, shared_scale
+from segmenter.views.heat import MARK, Scale, color_bar, heat, mark, own_scale, shared_scale, spoken
 from segmenter.views.sheets import CELL_WIDTHS, Cell, Sheet, cell_size, draw_sheet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -158,7 +159,7 @@ def test_without_points_and_classes_the_widest_regions_are_looked_at(model, phot
     (entry,) = explain_files(model, [path], tmp_path / "out", native=True)
     labels = segmenter.predict(model, path, native=True).labels
     present = [f"c{label}" for label in np.unique(labels)]
-    assert len(entry["points"]) == min(len(present), explanations.POINTS)
+    assert len(entry["points"]) == min(len(present), POINTS)
     assert len({point["class"] for point in entry["points"]}) == len(entry["points"])
     for point in entry["points"]:
         assert point["class"] == f"c{labels[point['y'], point['x']]}"
@@ -182,12 +183,33 @@ def test_a_model_of_depth_is_looked_at_in_the_middle(photo, tmp_path):
 
 def test_a_class_name_that_no_file_can_have(photo, tmp_path):
     model = tiny_models.small_model("mask_transformer")
-    model.classes = replace(model.classes, names=("a/b", "..", "c2", "c3", "c" * 90))
-    names = ["a/b", "..", "c" * 90]
+    model.classes = replace(model.classes, names=("a/b", "..", "a b", "c3", "c" * 90))
+    names = ["a/b", "..", "a b", "c" * 90, "a/b"]
     (entry,) = explain_files(model, [photo()], tmp_path / "out", class_names=names)
     folder = tmp_path / "out" / "street"
     files = {file.removeprefix(f"{folder}/") for file in entry["files"]}
-    assert {"class_a_b.jpg", "class__.jpg", f"class_{'c' * 60}.jpg"} <= files
+    assert {"class_a_b.jpg", "class__.jpg", "class_a_b_2.jpg", f"class_{'c' * 60}.jpg"} <= files
+    assert len(files) == len(entry["files"]) == 7
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2)])
+def test_photos_of_any_shape(model, photo, tmp_path, size):
+    (entry,) = explain_files(model, [photo(size=size)], tmp_path / "out", native=True)
+    assert len(entry["points"]) >= 1
+    for file in entry["files"]:
+        assert max(Image.open(file).size) < 5000
+
+
+def test_what_speaks_against_an_answer_is_blue(model):
+    (window,) = windows_on(model, np.full((64, 96, 3), 90, np.uint8))
+    values = np.zeros(window.grid)
+    values[0, 0], values[3, 5] = 2.0, -2.0
+    picture = np.asarray(spoken(Image.new("RGB", (96, 64), (90, 90, 90)), values, window), int)
+    red, _, blue = picture[8, 8]
+    assert red > 200 > blue + 20
+    red, _, blue = picture[56, 88]
+    assert blue > 200 > red + 20
+    assert (picture[32, 48] == picture[32, 48, 0]).all()  # nothing: the dim photo
 
 
 def test_earlier_sheets_are_overwritten_only_where_that_is_asked_for(model, photo, tmp_path):
