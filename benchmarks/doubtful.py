@@ -1,6 +1,6 @@
 """Masks of images never trained on, with planted faults: does the ranking of `check --model` find them?
 
-python -m benchmarks.doubtful --on NAME MODEL DATA [--on NAME MODEL DATA] [--split SPLIT] [--seeds N] [--write]
+python -m benchmarks.doubtful --on NAME MODEL[,MODEL ...] DATA [--on ...] [--split SPLIT] [--seeds N] [--write]
 
 Every seed plants faults in a tenth of the images (`benchmarks.planted`). The figure is the area under the ROC curve,
 the chance that an image with a fault comes before one without. Then the most memory that looking at a photo and a mask
@@ -24,6 +24,7 @@ import segmenter
 from benchmarks import planted, subjects
 from benchmarks.measuring import RESULTS, markdown, write_between
 from segmenter.cost.measuring import PeakMemory, machine
+from segmenter.data.classes import Classes
 from segmenter.data.samples import FileSample, Sample
 from segmenter.evaluation.contradictions import compared, contradictions
 from segmenter.evaluation.doubtful import compare, doubtful, passes_of
@@ -31,6 +32,7 @@ from segmenter.evaluation.inputs import chosen
 from segmenter.inference.passes import effective_settings, scaled
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
+from segmenter.upsample.probabilities import Passes
 
 SIZES = ((480, 640), (3000, 4000))
 ALL = "all kinds"
@@ -42,22 +44,34 @@ def area(with_fault: Sequence[float], without: Sequence[float]) -> float:
     return float(np.mean((above > 0) + (above == 0) / 2))
 
 
-def areas(model: Segmenter, samples: Sequence[Sample], seeds: Sequence[int]) -> dict[str, list[tuple[float, float]]]:
-    """For each kind of fault, and all of them, the areas of our doubt and of plain softmin; one of each seed."""
-    ignore, count = model.classes.ignore, len(model.classes)
-    passes, masks, clean = [], [], []
+def looked(model: Segmenter, samples: Sequence[Sample], kept: Path | None) -> list[Passes]:
+    """The passes of a model over each image; in a file `kept` where there is one, or else they are written there."""
+    if kept and kept.exists():
+        return torch.load(kept, weights_only=False)
+    settings, found = effective_settings(model, None, False), []
     for sample in Progress(samples, "look", unit="image", leave=False):
         image = sample.image()
-        masks.append(sample.target())
-        settings = effective_settings(model, None, False)
         here = scaled(image, model.recipe.augment, settings.native)
-        passes.append([passes_of(model, here, settings, image.shape[:2])])
-        clean.append(contradictions(compare(passes[-1], masks[-1], model.classes), ignore))
+        found.append([passes_of(model, here, settings, image.shape[:2])])
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(found, kept)
+    return found
+
+
+def areas(
+    classes: Classes, passes: Sequence[Passes], samples: Sequence[Sample], seeds: Sequence[int]
+) -> dict[str, list[tuple[float, float]]]:
+    """For each kind of fault, and all of them, the areas of our doubt and of plain softmin; one of each seed."""
+    ignore, count = classes.ignore, len(classes)
+    masks = [sample.target() for sample in samples]
+    pairs = Progress(zip(passes, masks, strict=True), "compare", len(masks), unit="image", leave=False)
+    clean = [contradictions(compare(one, mask, classes), ignore) for one, mask in pairs]
     found = {name: [] for name in (ALL, *planted.FAULTS)}
     for seed in Progress(seeds, "plant", unit="seed", leave=False):
         faults, all_of_them = planted.planted(masks, count, ignore, seed), list(clean)
         for place, (_, mask) in faults.items():
-            all_of_them[place] = contradictions(compare(passes[place], mask, model.classes), ignore)
+            all_of_them[place] = contradictions(compare(passes[place], mask, classes), ignore)
         doubts = compared(all_of_them)
         for name, both in found.items():
             chosen = [place for place, (kind, _) in faults.items() if name in (ALL, kind)]
@@ -112,11 +126,12 @@ def print_memory(path: str, folder: Path, what: str) -> None:
 def main() -> None:
     """Plants, ranks, measures, prints the tables and writes them if told to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--on", nargs=3, action="append", required=True, metavar=("NAME", "MODEL", "DATA"))
+    parser.add_argument("--on", nargs=3, action="append", required=True, metavar=("NAME", "MODEL[,MODEL]", "DATA"))
     parser.add_argument("--split", default="test")
     parser.add_argument("--seeds", type=int, default=20, help="how often faults are planted")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--most", type=int, help="images that are used")
+    parser.add_argument("--keep", type=Path, help="folder that keeps what the models see, for the next run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--measure", choices=("doubt", "predict"), help=argparse.SUPPRESS)
@@ -126,15 +141,20 @@ def main() -> None:
         print_memory(arguments.on[0][1], Path(arguments.on[0][2]), arguments.measure)
         return
     table, used = [], ""
-    for name, path, data in arguments.on:
-        model = segmenter.load(path)
-        samples = chosen(model, data, arguments.split).samples[: arguments.most]
+    for name, paths, data in arguments.on:
+        models = [segmenter.load(path) for path in paths.split(",")]
+        samples = chosen(models[0], data, arguments.split).samples[: arguments.most]
         seeds = range(arguments.first, arguments.first + arguments.seeds)
-        table += rows(f"{name}, {len(samples)} of {arguments.split}", areas(model, samples, seeds))
-        used += f" --on {name} {Path(path).name} {Path(data).name}"
+        several = []
+        for path, model in zip(paths.split(","), models, strict=True):
+            kept = arguments.keep and arguments.keep / f"{Path(path).name}-{arguments.split}.pt"
+            several.append(looked(model, samples, kept))
+        passes = [[one for each in same for one in each] for same in zip(*several, strict=True)]
+        table += rows(f"{name}, {len(samples)} of {arguments.split}", areas(models[0].classes, passes, samples, seeds))
+        used += f" --on '{name}' {','.join(Path(path).name for path in paths.split(','))} {Path(data).name}"
     command = f"python -m benchmarks.doubtful{used} --split {arguments.split} --seeds {arguments.seeds}"
     head = ["images", "fault", "area under the ROC curve, mean (least) of the seeds", "of plain softmin"]
-    photos = [memory(arguments.on[0][1], size, arguments.threads) for size in SIZES]
+    photos = [memory(arguments.on[0][1].split(",")[0], size, arguments.threads) for size in SIZES]
     lines = [f"`{command}`, {machine(torch.device('cpu'))}, {date.today()}.", "", markdown(head, table), ""]
     lines += [markdown(["photo", "looking at its mask", "predicting it", "ratio"], photos)]
     text = "\n".join(lines)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from segmenter.evaluation.doubtful import doubtful
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
+    from segmenter.inspection.area import attended_area
     from segmenter.inspection.attention import attention
+    from segmenter.inspection.class_embeddings import class_embeddings
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
     from segmenter.studies.reporting import report
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "UserError": "segmenter.errors",
+    "attended_area": "segmenter.inspection.area",
     "attention": "segmenter.inspection.attention",
     "calibrate": "segmenter.evaluation.calibration",
     "check": "segmenter.data.tasks",
+    "class_embeddings": "segmenter.inspection.class_embeddings",
     "create": "segmenter.model.segmenter",
     "doubtful": "segmenter.evaluation.doubtful",
     "evaluate": "segmenter.evaluation.evaluate",
@@ -39,9 +43,11 @@ _HOMES = {
 
 __all__ = [
     "UserError",
+    "attended_area",
     "attention",
     "calibrate",
     "check",
+    "class_embeddings",
     "create",
     "doubtful",
     "evaluate",

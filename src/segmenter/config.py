@@ -165,8 +165,8 @@ class Train:
     """Floor of the polynomial schedule; at most the peak."""
     power: NonNegative = 0.9
     """Exponent of the polynomial schedule."""
-    warmup: Natural = 0
-    """Updates of linear warm-up."""
+    warmup: NonNegative = 0.0
+    """Updates of linear warm-up; below 1: their share of `steps`."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     weight_decay: NonNegative = 0.0
@@ -178,7 +178,8 @@ class Train:
     clip: NonNegative = 0.0
     """Largest norm of the gradient; 0: no clipping."""
     ema: Fraction = 0.0
-    """Decay of the moving average of the weights that is validated and saved; 0: none."""
+    """Decay of the moving average of the weights, lower in the first updates; 0: none. The better of it and the weights
+    themselves, at each validation, is the model."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` uses bf16 only where the hardware computes it natively."""
     label_smoothing: Fraction = 0.0
@@ -189,8 +190,14 @@ class Train:
     """Weights of the classes in the loss; `median_frequency` counts the training masks."""
     validate_every: Count = 1000
     """Updates between validations."""
+    validate_minutes: NonNegative = 0.0
+    """Minutes between validations, whichever comes first; 0: only updates count."""
+    patience: Natural = 0
+    """Validations without a better score after which training ends; 0: it goes on to the last step."""
     save_every: Count = 200
     """Updates between checkpoints that `resume` can continue from."""
+    save_minutes: NonNegative = 0.0
+    """Minutes between such checkpoints, whichever comes first; 0: only updates count."""
     workers: Processes = 2
     """Processes that load images; 0: load in the main process."""
     threads: Processes = 0
@@ -201,6 +208,11 @@ class Train:
     """Compile the network with torch.compile."""
     shard: bool = False
     """Of several processes, each keeps a part of the weights (FSDP): for encoders that do not fit one device."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates of warm-up."""
+        return round(self.warmup * self.steps if self.warmup < 1 else self.warmup)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from segmenter.data.layouts import open_labels
 from segmenter.evaluation import evaluate
 from segmenter.published.loading import load
 from segmenter.training import loop, sharding
+from segmenter.training import run as running
 
 FOLDER, RANK = Path(sys.argv[1]), os.environ["RANK"]
 HALF = 3
@@ -107,6 +108,6 @@ def first_dies_validating(*arguments: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    loop.LOG_EVERY = 1
+    running.LOG_EVERY = 1
     for job in json.loads(sys.argv[2]):
         globals()[job[0]](*job[1:])

@@ -70,7 +70,7 @@ def folder(tmp_path_factory, tiny_recipe, write_data, on_one_thread) -> Path:
         path = shutil.copytree(data, folder / name) / image
         path.write_bytes(path.read_bytes()[:-30])
     with on_one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LOG_EVERY", 1)
+        patch.setattr("segmenter.training.run.LOG_EVERY", 1)
         loop.train(recipe, folder / "one", "cpu")
         loop.train(sgd, folder / "one_sgd", "cpu")
         update = loop.Run._update
@@ -192,7 +192,7 @@ class TestTwo:
     @pytest.mark.parametrize("run", ["two_half", "two_half_shard"])
     def test_one_goes_on_with_a_run_of_two(self, folder, run, monkeypatch, one_thread):
         assert checkpoint.load_state(folder / run)["step"] == 3
-        monkeypatch.setattr(loop, "LOG_EVERY", 1)
+        monkeypatch.setattr("segmenter.training.run.LOG_EVERY", 1)
         loop.resume(folder / run, "cpu")
         self.went_on(folder, run)
 

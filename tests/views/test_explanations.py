@@ -90,7 +90,7 @@ def test_scales_show_differences_of_every_size():
     assert shared_scale(peaked).shades(peaked)[0] == 0
     assert np.all(np.diff(shared_scale(peaked).shades(peaked)[1:]) > 0.1)
     flat = np.array([0.9, 1, 1.1])
-    np.testing.assert_allclose(own_scale(flat).shades(flat), [0, 0.5, 1])
+    np.testing.assert_allclose(own_scale(flat).shades(flat), [0, 0.5, 1], atol=0.02)
     assert np.isfinite(own_scale(np.ones(3)).shades(np.ones(3))).all()
     assert np.isfinite(shared_scale(np.zeros(3)).shades(np.zeros(3))).all()
     for high in (1.5, 3, 40, 900, 50_000):

@@ -157,7 +157,6 @@ def test_runs_on_other_images_are_a_sentence_not_a_difference():
     assert not [block for block in blocks if isinstance(block, Table) and block.title.startswith("Against")]
 
 
-
 def test_three_runs_are_all_compared_with_the_first():
     blocks = compared(label_evaluation(20, 0.5), label_evaluation(20, 0.8, 1), label_evaluation(20, 0.4, 2))
     rows = [row for row in table(blocks, "Against run0").rows if row[1].text == "mIoU"]

@@ -171,8 +171,8 @@ def ways_sheet(photo: np.ndarray, found: Sequence[tuple[Subject, Mapping[str, np
             cells.append(Cell(picture, f"{times(values.min())} to {times(values.max())}"))
         rows.append((subject.caption, cells))
     words = (
-        "Each picture from its smallest value (dim) to its largest (bright), which stand below it in multiples of the "
-        "even share. Attention: where the last layer looks. Rollout: what attention would carry there through all "
-        "layers. Relevance: what the answer depends on."
+        "Each picture from its smallest value (dim) to its largest hundredth (bright); below it both ends in multiples "
+        "of the even share. Attention: where the last layer looks. Rollout: what attention would carry there through "
+        "all layers. Relevance: what the answer depends on."
     )
     return draw_sheet(Sheet("What has decided", words, ["photo", *names], rows))

@@ -24,6 +24,7 @@ from segmenter.views.sheets import Cell, Sheet, cell_size, draw_sheet
 SHEETS = 24
 AROUND = 0.6  # of a region's sides that are shown beside it
 LEAST = 0.3  # of the photo's sides, so that one knows where one is
+NARROWEST = 0.5  # of the longer side is the shorter one, where the photo allows
 FRAME = 0.015  # of the longer side of what is shown, between its edge and a frame
 COLORED = 0.6  # opacity of the labels
 COLUMNS = ("photo", "mask", "model", "improbable label")
@@ -83,9 +84,11 @@ def region_sheet(image: np.ndarray, maps: Seen, region: Region, classes: Classes
 
 def surroundings(box: tuple[int, int, int, int], size: tuple[int, int]) -> Box:
     """The part of a photo (height, width) that is shown of a region."""
+    grown = ((last - first) * (1 + 2 * AROUND) for first, last in zip(box[:2], box[2:], strict=True))
+    sides = [max(side, LEAST * max(size)) for side in grown]
     spans = []
-    for first, last, length in zip(box[:2], box[2:], size, strict=True):
-        wanted = min(length, round(max((last - first) * (1 + 2 * AROUND), LEAST * max(size))))
+    for first, last, length, side in zip(box[:2], box[2:], size, sides, strict=True):
+        wanted = min(length, round(max(side, NARROWEST * min(max(sides), max(size)))))
         start = min(max(0, (first + last - wanted) // 2), length - wanted)
         spans.append((start, start + wanted))
     return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])

@@ -54,8 +54,8 @@ def shared_scale(values: np.ndarray) -> Scale:
 
 
 def own_scale(values: np.ndarray) -> Scale:
-    """The scale of a map whose values differ little."""
-    low, high = float(values.min()), float(values.max())
+    """The scale of one map; its largest hundredth is alike, as a single patch must not darken all others."""
+    low, high = float(values.min()), float(np.quantile(values, 0.99))
     return Scale(low, max(high, low + 1e-6), logarithmic=False)
 
 
