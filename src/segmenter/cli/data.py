@@ -1,4 +1,4 @@
-"""The verbs `check` and `prepare`: what there is to learn from."""
+"""The verbs `check`, `data` and `prepare`: what there is to learn from."""
 
 import sys
 from dataclasses import replace
@@ -38,6 +38,33 @@ def check(
         tell(f"warning: {text}")
     report.refuse_errors()
     tell("ready to train")
+
+
+@checked
+def data(
+    data: DataFolder,
+    out: Path,
+    options: Annotated[DataAtRoot, arg(name="data")] = DataAtRoot(),  # noqa: B008  (nobody changes it)
+) -> None:
+    """Write images, masks of class ids and classes.yaml from annotations of any format that can be read.
+
+    Args:
+        data: Folder, or zip of one, with COCO JSON, YOLO, labelme, Label Studio, CVAT or Supervisely annotations, or
+            masks with a table of classes.
+        out: New folder for train, val and test.
+        options: The folder's settings, as `train` has them.
+    """
+    from segmenter.data.annotations.unpacked import unpacked
+    from segmenter.data.annotations.writing import write_data
+    from segmenter.data.layouts import open_labels
+
+    with unpacked(Path(data), out) as folder:
+        found = open_labels(replace(options, root=str(folder)))
+        tell(cleaned(found.source))
+        for note in listed(found.notes):
+            tell(f"warning: {note}")
+        written = write_data(found, out)
+    tell(cleaned(f"{out}: {', '.join(f'{split} {count}' for split, count in written.items())} images with masks"))
 
 
 def prepare(

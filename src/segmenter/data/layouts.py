@@ -4,6 +4,7 @@ Recognised: plain folders (`folders`), the published data sets (`named_layouts`)
 decoded here, except masks when no classes.yaml says what their values mean.
 """
 
+import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segmenter import config
+from segmenter.data.annotations.opening import open_annotations
 from segmenter.data.classes import Classes
 from segmenter.data.files import read_mask
 from segmenter.data.folders import SPLITS, find_folder
@@ -35,6 +37,8 @@ def open_labels(settings: config.Data) -> DataSet:
         return _open_scenes(settings)
     root = data_folder(settings, MASKS)
     named = find_named(settings.layout, root)
+    if not named and (annotated := _annotated(root, settings)):
+        return annotated
     found = named.splits if named else find_folder(root, settings.split_seed)
     found = {split: found[split] for split in SPLITS if found.get(split)}
     classes, origin = _find_classes(settings, root, found, named.classes if named else None)
@@ -43,6 +47,17 @@ def open_labels(settings: config.Data) -> DataSet:
     layout = named.title if named else "image and mask folders"
     source = f"{root} ({layout}): {counts(splits)}; {len(classes)} classes {origin}"
     return DataSet(classes, splits, source, settings=settings)
+
+
+def _annotated(root: Path, settings: config.Data) -> DataSet | None:
+    """The annotations of a folder, unless it has masks for its images and a classes.yaml to tell what they hold."""
+    if settings.layout == "auto" and (root / "classes.yaml").is_file():
+        return None
+    has_masks = False
+    with contextlib.suppress(UserError):
+        plain = find_folder(root, settings.split_seed)
+        has_masks = any(mask for pairs in plain.values() for _, mask in pairs.values())
+    return open_annotations(root, settings, has_masks)
 
 
 def means_scenes(settings: config.Data) -> bool:
