@@ -78,7 +78,8 @@ def _image(listing: Listing, file: Path, entry: Element, where: str, reading: Re
         raise BadShape(f"is {path}, and so is {taken[path]}; remove one")
     taken[path] = where
     size = tuple(_whole(entry, side) for side in ("height", "width"))
-    split = listing.split(listing.root / entry.get("subset", "")) or listing.split(path)
+    stated = (listing.root / entry.get("subset", ""), file, path)
+    split = next((split for place in stated if (split := listing.split(place))), "")
     picture = Picture(path, file, size=size, split=split)
     reading.pictures.append(picture)
     for position, element in enumerate(entry):

@@ -22,6 +22,7 @@ MOST_FILES = 5_000_000
 LOOKED_AT = 5  # files that are opened to see of which format they are
 WORDS = {word: split for split, words in SPLITS.items() for word in (*words, split + "s")}
 SPLIT_WORD = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(WORDS, key=len, reverse=True))})(?:[^a-z]|$)")
+MASK_FOLDER = re.compile(r"(.*?)[_-]?(masks?|labels?|annotations?|annot|gt|segmentation(?:class|classaug|object))$")
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(.+)$")  # Label Studio's names of uploaded files
 
 
@@ -72,7 +73,7 @@ class Listing:
     def find(self, name: object, near: Path) -> Path | None:
         """The picture that an annotation in the file `near` means by a path or an address, None where there is none.
 
-        The more of the path's end agrees, the better; of equal ones that which lies nearest to the file.
+        The more of the path's end agrees, the better; then what lies among masks comes last, and what is near first.
 
         Raises:
             UserError: several are as near.
@@ -106,9 +107,11 @@ class Listing:
         if len(found) == 1:
             return found[0]
 
-        def likeness(path: Path) -> tuple[int, int]:
+        def likeness(path: Path) -> tuple[int, int, int]:
             own = path.relative_to(self.root).parts
-            return _common(own[-2::-1], parts[-2::-1]), _common(own[:-1], near.relative_to(self.root).parts[:-1])
+            masks = any(MASK_FOLDER.fullmatch(part.lower()) for part in own[:-1])
+            beside = _common(own[:-1], near.relative_to(self.root).parts[:-1])
+            return _common(own[-2::-1], parts[-2::-1]), -masks, beside
 
         best = max(map(likeness, found))
         nearest = [path for path in found if likeness(path) == best]

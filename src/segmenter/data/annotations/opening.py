@@ -1,9 +1,11 @@
 """From a folder with annotations to samples: the classes, the splits, and the labels drawn when a sample is read."""
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from segmenter.data.folders import SPLITS, split_by_hash
 from segmenter.data.infer_classes import infer_classes
 from segmenter.data.pairs import MASKS, contents, first
 from segmenter.data.samples import DataSet, FileSample, counts, file_samples, size_text
-from segmenter.errors import UserError, shown
+from segmenter.errors import UserError
 
 logger = logging.getLogger(__name__)
 BACKGROUND = "background"
@@ -85,9 +87,9 @@ def open_annotations(root: Path, settings: config.Data, has_masks: bool) -> Data
 def _of_masks(listing: Listing, known: Format, settings: config.Data) -> DataSet:
     """The data set of mask files with a table of classes."""
     found = tables.read(listing, settings.unlabelled)
-    if not any(found.splits.values()):
+    if not found.pairs:
         raise UserError(f"{listing.root} has a table of classes, but no picture with a mask beside it")
-    splits, notes = _dealt(found.splits, settings.split_seed)
+    splits, notes = _dealt(found.pairs, settings.split_seed)
     if settings.classes:
         classes = Classes.read(settings.classes)
     else:
@@ -120,17 +122,18 @@ def _of_shapes(listing: Listing, known: Format, settings: config.Data) -> DataSe
     unlabelled = known.unlabelled if settings.unlabelled == "auto" else settings.unlabelled
     classes, values, rest = _classes(reading.labels, unlabelled, settings.classes, listing.root)
     classes = classes.with_map(settings.map)
-    by_split: dict[str, dict] = {}
-    for name, picture in _named(reading.pictures).items():
-        sample = AnnotatedSample(
-            name, picture.path, picture.file, _not_read, MASKS.word,
-            picture, classes, values, rest, settings.skip_faults,
-        )  # fmt: skip
-        by_split.setdefault(picture.split, {})[name] = sample
-    dealt, notes = _dealt(by_split, settings.split_seed)
-    splits = {split: [found[name] for name in sorted(found)] for split, found in dealt.items()}
+    pictures = [(picture.split, picture.path, picture) for picture in reading.pictures]
+    dealt, notes = _dealt(pictures, settings.split_seed)
+    rule = (classes, values, rest, settings.skip_faults)
+    splits = {
+        split: [
+            AnnotatedSample(name, picture.path, picture.file, _not_read, MASKS.word, picture, *rule)
+            for name, picture in found.items()
+        ]
+        for split, found in dealt.items()
+    }
     skipped = (f"{problems.count} faults are left out: {problems.faults[0]}",) if problems.count else ()
-    what = "ignored" if rest == classes.ignore else shown(classes.names[rest])
+    what = "ignored" if rest == classes.ignore else classes.names[rest]
     source = f"{listing.root} ({known.title}): {counts(splits)}; {len(classes)} classes, unlabelled pixels are {what}"
     return DataSet(classes, splits, source, settings=settings, notes=(*skipped, *problems.notes, *notes))
 
@@ -172,23 +175,15 @@ def _classes(labels: Labels, unlabelled: str, own: str, root: Path) -> tuple[Cla
     return classes, tuple(values), rest
 
 
-def _named(pictures: Sequence[Picture]) -> dict[str, Picture]:
-    """Pictures by their path without suffix below the folder that all of their split have in common."""
-    found: dict[str, Picture] = {}
-    for split in dict.fromkeys(picture.split for picture in pictures):
-        own = [picture for picture in pictures if picture.split == split]
-        common = _common([picture.path.parent for picture in own])
-        for picture in own:
-            name = picture.path.relative_to(common).with_suffix("").as_posix()
-            if name in found:
-                name = f"{split or 'other'}_{name}"
-            if name in found:
-                name = str(PurePosixPath(name).with_name(picture.path.name.replace(".", "_")))
-            found[name] = picture
-    return found
+def _names(paths: Sequence[PurePath]) -> list[str]:
+    """Names of files: paths without suffix below the folder that all have in common; with it where two are alike."""
+    common = _common([path.parent for path in paths])
+    short = [path.relative_to(common).with_suffix("").as_posix() for path in paths]
+    twice = {name for name, count in Counter(short).items() if count > 1}
+    return [f"{name}_{path.suffix[1:]}" if name in twice else name for name, path in zip(short, paths, strict=True)]
 
 
-def _common(folders: Sequence[Path]) -> Path:
+def _common(folders: Sequence[PurePath]) -> PurePath:
     common = folders[0]
     for folder in set(folders):
         while not folder.is_relative_to(common):
@@ -196,18 +191,30 @@ def _common(folders: Sequence[Path]) -> Path:
     return common
 
 
-def _dealt(found: dict[str, dict], seed: int) -> tuple[dict[str, dict], tuple[str, ...]]:
-    """Splits as stated; where nothing is said, or all are of train, 80, 10 and 10 % of them."""
-    stated = [split for split in SPLITS if found.get(split)]
-    loose = found.get("", {})
-    if stated in ([], ["train"]):
-        together = loose | found.get("train", {})
-        notes = ("only train is stated; its pictures are dealt out to train, val and test anew",) if stated else ()
-        dealt = split_by_hash(together, seed)
-        return {split: dealt[split] for split in SPLITS if dealt.get(split)}, notes
-    notes = (f"{len(loose)} pictures are of no split, and count as train ({first(list(loose))})",) if loose else ()
-    found = found | {"train": loose | found.get("train", {})}
-    return {split: found[split] for split in SPLITS if found.get(split)}, notes
+def _dealt(found: Sequence[tuple[str, PurePath, Any]], seed: int) -> tuple[dict[str, dict], tuple[str, ...]]:
+    """Each thing by its split and its name, from split, path and thing, and what is to be said of it.
+
+    Splits are as stated; where nothing is said, or all are of train, 80, 10 and 10 % of the things.
+    """
+    stated = {split for split, *_ in found}
+    loose = [path for split, path, _ in found if not split]
+    anew = stated <= {"", "train"}
+    notes = ()
+    if anew and "train" in stated:
+        notes = ("only train is stated; its pictures are dealt out to train, val and test anew",)
+    elif loose and not anew:
+        notes = (f"{len(loose)} pictures are of no split, and count as train ({first(list(map(str, loose)))})",)
+    grouped: dict[str, list[tuple[PurePath, Any]]] = defaultdict(list)
+    for split, path, thing in found:
+        grouped["train" if anew else split or "train"].append((path, thing))
+    named = {}
+    for split in SPLITS:
+        if own := grouped[split]:
+            names = _names([path for path, _ in own])
+            named[split] = dict(sorted(zip(names, (thing for _, thing in own), strict=True)))
+    return (
+        {split: some for split, some in split_by_hash(named["train"], seed).items() if some} if anew else named
+    ), notes
 
 
 def _look_at_borders(reading: Reading) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from segmenter.data.annotations.record import BadShape, Bitmap, Shape
+from segmenter.data.annotations.run_lengths import coco_mask
 
 FIFTHS = 5  # of a pixel, pycocotools' grid
 LONGEST = 2**24  # pixels that an outline may run in all: pycocotools keeps a number for each fifth
@@ -69,7 +70,9 @@ def _inside(grid: np.ndarray, start: np.ndarray, frame: np.ndarray) -> np.ndarra
     if len(grid) < 3:
         return np.zeros(frame[::-1], bool)
     flat = ((grid - FIFTHS * start) / FIFTHS).ravel().tolist()
-    return coco.decode(coco.frPyObjects([flat], int(frame[1]), int(frame[0])))[..., 0].astype(bool)
+    size = (int(frame[1]), int(frame[0]))
+    packed = coco.frPyObjects([flat], *size)[0]["counts"].decode("ascii")
+    return coco_mask(packed, size, size)
 
 
 def _paste(labels: np.ndarray, left: int, top: int, pixels: np.ndarray, value: int) -> None:

@@ -9,9 +9,9 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
-from segmenter.data.annotations.listing import Listing
+from segmenter.data.annotations.listing import MASK_FOLDER, Listing
 from segmenter.data.annotations.record import BACKGROUND_NAMES, IGNORED_NAMES
 from segmenter.data.classes import Classes
 from segmenter.data.classes_yaml import MOST_CLASSES, Color, fill_colors
@@ -22,7 +22,6 @@ from segmenter.errors import UserError, shown
 
 LABELMAP, CLASS_DICT, ROBOFLOW = "labelmap.txt", "class_dict.csv", "_classes.csv"
 BORDERS = (224, 224, 192)  # the colour of VOC's borders between things, which are ignored
-MASK_FOLDER = re.compile(r"(.*?)[_-]?(masks?|labels?|annotations?|annot|gt|segmentationclass|segmentationclassaug)$")
 IMAGE_FOLDERS = ("images", "image", "imgs", "photos", "jpegimages", "rgb", "input")
 MASK_NAME = re.compile(r"(.+?)[_-](masks?|labels?|gt|L|annot)$")
 OTHER_MASKS = ("segmentationobject",)  # instances, not classes
@@ -34,8 +33,8 @@ class MaskFiles:
 
     classes: Classes | None
     """None: as the masks show."""
-    splits: dict[str, Pairs]
-    """Under an empty name those of which nothing says the split."""
+    pairs: list[tuple[str, PurePath, tuple[Path, Path]]]
+    """Split (empty where nothing says it), path that gives the name, and picture with mask."""
     notes: tuple[str, ...] = ()
 
 
@@ -71,13 +70,14 @@ def read(listing: Listing, unlabelled: str = "auto") -> MaskFiles:
     pairs, lonely = _pairs(listing)
     notes = (f"{len(lonely)} pictures have no mask, and are left out ({first(lonely)})",) if lonely else ()
     lists = _lists(listing)
-    splits: dict[str, Pairs] = {}
-    for name, (image, mask) in pairs.items():
-        split = lists.get(image.stem, "") if lists else listing.split(image)
-        splits.setdefault(split, {})[name] = (image, mask)
-    if lists and (unlisted := splits.pop("", None)):
-        notes += (f"{len(unlisted)} pictures are in no list, and are left out ({first(list(unlisted))})",)
-    return MaskFiles(classes, splits, notes)
+    if lists and (unlisted := [name for name, (image, _) in pairs.items() if image.stem not in lists]):
+        notes += (f"{len(unlisted)} pictures are in no list, and are left out ({first(unlisted)})",)
+    found = [
+        (lists.get(image.stem, "") if lists else listing.split(image), PurePosixPath(f"{name}.png"), (image, mask))
+        for name, (image, mask) in pairs.items()
+        if not lists or image.stem in lists
+    ]
+    return MaskFiles(classes, found, notes)
 
 
 def _is_voc(listing: Listing) -> bool:
