@@ -36,8 +36,8 @@ def read_text(path: Path, most: int = LARGEST) -> str:
     if not stat.S_ISREG(about.st_mode):
         raise BadDocument("it is no regular file")
     with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        content = file.read(min(about.st_size, most) + 1)  # so much memory is taken at once
+    if len(content) > most or about.st_size > most:
         raise BadDocument(f"it has more than {most / 2**20:g} MB")
     try:
         return content.decode("utf-8-sig")

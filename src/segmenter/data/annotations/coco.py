@@ -8,7 +8,7 @@ category that stands for the data set, which no annotation has: it is no class.
 from functools import partial
 from pathlib import Path
 
-from segmenter.data.annotations.listing import Listing
+from segmenter.data.annotations.listing import LOOKED_AT, Listing
 from segmenter.data.annotations.record import BadShape, Bitmap, Outline, Picture, Reading, Shape, polygon, whole
 from segmenter.data.annotations.run_lengths import coco_mask, refuse_other_size
 from segmenter.data.classes_yaml import read_color
@@ -32,7 +32,7 @@ def files(listing: Listing) -> list[Path]:
 
 def recognise(listing: Listing) -> bool:
     """Whether the first JSON files have COCO's form."""
-    return any(is_coco(_content(listing, path)) for path in files(listing)[:5])
+    return any(listing.looks(path, is_coco) for path in files(listing)[:LOOKED_AT])
 
 
 def read(listing: Listing) -> Reading:
@@ -44,13 +44,6 @@ def read(listing: Listing) -> Reading:
             if is_coco(content):
                 _read_file(listing, path, content, reading, taken)
     return reading
-
-
-def _content(listing: Listing, path: Path) -> object:
-    try:
-        return listing.json(path)
-    except UserError:
-        return None
 
 
 def _read_file(listing: Listing, file: Path, content: dict, reading: Reading, taken: dict[Path, Path]) -> None:

@@ -33,14 +33,14 @@ COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 def recognise(listing: Listing) -> bool:
     """Whether one of the first XML files has CVAT's root."""
-    return any(_is_cvat(path) for path in listing.ending(".xml")[:LOOKED_AT])
+    return any(_is_cvat(listing, path) for path in listing.ending(".xml")[:LOOKED_AT])
 
 
 def read(listing: Listing) -> Reading:
     """All of CVAT's files in a folder; classes are in the order of the project's labels."""
     reading, taken = Reading(), {}
     for file in listing.ending(".xml"):
-        if not _is_cvat(file):
+        if not _is_cvat(listing, file):
             continue
         with reading.problems.at(file):
             root = read_xml(file)
@@ -55,10 +55,11 @@ def read(listing: Listing) -> Reading:
     return reading
 
 
-def _is_cvat(path: Path) -> bool:
+def _is_cvat(listing: Listing, path: Path) -> bool:
     try:
         return read_xml(path, only_root=True).tag == "annotations"
-    except UserError:
+    except UserError as error:
+        listing.cannot(str(error))
         return False
 
 

@@ -25,7 +25,7 @@ from segmenter.data.annotations.record import (
     whole,
 )
 from segmenter.data.annotations.run_lengths import label_studio_mask
-from segmenter.errors import UserError, shown
+from segmenter.errors import shown
 
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 
@@ -39,13 +39,7 @@ def is_label_studio(content: object) -> bool:
 
 def recognise(listing: Listing) -> bool:
     """Whether one of the first JSON files has Label Studio's form."""
-    for path in listing.ending(".json")[:LOOKED_AT]:
-        try:
-            if is_label_studio(listing.json(path)):
-                return True
-        except UserError:
-            continue
-    return False
+    return any(listing.looks(path, is_label_studio) for path in listing.ending(".json")[:LOOKED_AT])
 
 
 def read(listing: Listing) -> Reading:

@@ -18,7 +18,7 @@ from segmenter.data.annotations.record import BadShape, Bitmap, Outline, Picture
 from segmenter.data.annotations.record import whole as whole_number
 from segmenter.data.files import BROKEN
 from segmenter.data.pairs import lines
-from segmenter.errors import UserError, shown
+from segmenter.errors import shown
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
 NAMES = "labels.txt"
@@ -31,13 +31,7 @@ def is_labelme(content: object) -> bool:
 
 def recognise(listing: Listing) -> bool:
     """Whether one of the first JSON files has labelme's form."""
-    for path in listing.ending(".json")[:LOOKED_AT]:
-        try:
-            if is_labelme(listing.json(path)):
-                return True
-        except UserError:
-            continue
-    return False
+    return any(listing.looks(path, is_labelme) for path in listing.ending(".json")[:LOOKED_AT])
 
 
 def read(listing: Listing) -> Reading:

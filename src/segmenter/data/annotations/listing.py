@@ -6,7 +6,7 @@ A path in an annotation is never opened: it is compared with those of the pictur
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
@@ -41,6 +41,8 @@ class Listing:
             self.files.append(path)
             if len(self.files) > MOST_FILES:
                 raise UserError(f"{root} holds more than {MOST_FILES} files, which no data set does")
+        self.broken: list[str] = []
+        """What is wrong with files that were looked at to see of which format they are."""
         self._read: tuple[Path, object] | None = None
 
     def ending(self, *ends: str) -> list[Path]:
@@ -66,9 +68,18 @@ class Listing:
                 raise UserError(f"{path} cannot be read as JSON: {error}; export it again, in UTF-8") from None
         return self._read[1]
 
-    def relative(self, path: Path) -> str:
-        """A file's path below the folder, for messages and names."""
-        return path.relative_to(self.root).as_posix()
+    def looks(self, path: Path, alike: Callable[[object], bool]) -> bool:
+        """Whether a JSON file can be read and its content is as wished."""
+        try:
+            return alike(self.json(path))
+        except UserError as error:
+            self.cannot(str(error))
+            return False
+
+    def cannot(self, sentence: str) -> None:
+        """Keeps what is wrong with a file, once."""
+        if sentence not in self.broken:
+            self.broken.append(sentence)
 
     def find(self, name: object, near: Path) -> Path | None:
         """The picture that an annotation in the file `near` means by a path or an address, None where there is none.

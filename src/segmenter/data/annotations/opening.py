@@ -70,12 +70,14 @@ def open_annotations(root: Path, settings: config.Data, has_masks: bool) -> Data
     Masks that are there for the images come before shapes, unless the settings say otherwise.
 
     Raises:
-        UserError: the settings name a format that is not there, or the annotations have faults.
+        UserError: the settings name a format that is not there, or the annotations have faults or cannot be read.
     """
     if settings.layout != "auto" and settings.layout not in FORMATS:
         return None
     listing = Listing(root)
     name = settings.layout if settings.layout in FORMATS else recognised(listing)
+    if name is None and listing.broken and not has_masks:
+        raise UserError(f"{root} has no masks, and what may be its annotations cannot be read:", listing.broken)
     if name is None or (has_masks and settings.layout == "auto" and FORMATS[name].read is not None):
         return None
     known = FORMATS[name]

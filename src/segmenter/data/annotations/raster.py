@@ -15,7 +15,7 @@ from segmenter.data.annotations.record import BadShape, Bitmap, Shape
 from segmenter.data.annotations.run_lengths import coco_mask
 
 FIFTHS = 5  # of a pixel, pycocotools' grid
-LONGEST = 2**24  # pixels that an outline may run in all: pycocotools keeps a number for each fifth
+LONGEST = 2**21  # pixels that an outline may run in all: pycocotools keeps several numbers for each fifth
 
 
 def draw(

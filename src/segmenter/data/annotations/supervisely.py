@@ -57,15 +57,12 @@ def read(listing: Listing) -> Reading:
 
 
 def _meta(listing: Listing) -> Path | None:
-    for path in listing.files:
-        if path.name == META:
-            try:
-                content = listing.json(path)
-            except UserError:
-                continue
-            if isinstance(content, dict) and isinstance(content.get("classes"), list):
-                return path
-    return None
+    found = (path for path in listing.files if path.name == META)
+    return next((path for path in found if listing.looks(path, _has_classes)), None)
+
+
+def _has_classes(content: object) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("classes"), list)
 
 
 def _read_file(listing: Listing, file: Path, known: frozenset[str], reading: Reading, taken: dict) -> None:
