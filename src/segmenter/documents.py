@@ -205,8 +205,8 @@ def parsed_json(text: str) -> object:
     except RecursionError:
         raise BadDocument(f"it has more than {DEEPEST} levels") from None
     level = [content]
-    for _ in range(DEEPEST + 1):
-        level = [value for node in level for value in _children(node)]
+    for _ in range(DEEPEST + 1):  # lists of numbers are long: only what holds something is kept
+        level = [value for node in level for value in _children(node) if isinstance(value, dict | list)]
         if not level:
             return content
     raise BadDocument(f"it has more than {DEEPEST} levels")

@@ -9,7 +9,7 @@ import traceback
 import tyro
 
 from segmenter import streams
-from segmenter.cli.data import check, data, prepare
+from segmenter.cli.data import check, convert_data, prepare
 from segmenter.cli.published import convert, models
 from segmenter.cli.training import demo, recipe_named, resume, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
@@ -42,7 +42,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             "evaluate": evaluate,
             "predict": predict,
             "benchmark": benchmark,
-            "data": data,
+            "data": convert_data,
             "prepare": prepare,
             "demo": demo,
             "convert": convert,

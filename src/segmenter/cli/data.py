@@ -41,7 +41,7 @@ def check(
 
 
 @checked
-def data(
+def convert_data(
     data: DataFolder,
     out: Path,
     options: Annotated[DataAtRoot, arg(name="data")] = DataAtRoot(),  # noqa: B008  (nobody changes it)
@@ -60,9 +60,9 @@ def data(
 
     with unpacked(Path(data), out) as folder:
         found = open_labels(replace(options, root=str(folder)))
-        tell(cleaned(found.source))
-        for note in listed(found.notes):
-            tell(f"warning: {note}")
+        said = [found.source, *(f"warning: {note}" for note in found.notes)]
+        for line in listed([line.replace(str(folder), data) for line in said]):
+            tell(line)
         written = write_data(found, out)
     tell(cleaned(f"{out}: {', '.join(f'{split} {count}' for split, count in written.items())} images with masks"))
 

@@ -6,6 +6,7 @@ decoded here, except masks when no classes.yaml says what their values mean.
 
 import contextlib
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,13 +51,16 @@ def open_labels(settings: config.Data) -> DataSet:
 
 
 def _annotated(root: Path, settings: config.Data) -> DataSet | None:
-    """The annotations of a folder, unless it has masks for its images and a classes.yaml to tell what they hold."""
-    if settings.layout == "auto" and (root / "classes.yaml").is_file():
-        return None
+    """The annotations of a folder, unless it has masks for its images, and no table but a classes.yaml beside them."""
     has_masks = False
     with contextlib.suppress(UserError):
         plain = find_folder(root, settings.split_seed)
         has_masks = any(mask for pairs in plain.values() for _, mask in pairs.values())
+    own = root / "classes.yaml"
+    if own.is_file() and not settings.classes:
+        settings = replace(settings, classes=str(own))
+    if has_masks and own.is_file() and settings.layout == "auto":
+        return None
     return open_annotations(root, settings, has_masks)
 
 

@@ -128,6 +128,17 @@ OUTSIDE = (
 DEEP = "<annotations>" + "<image>" * 5000 + "</image>" * 5000 + "</annotations>"
 HUGE_LENGTHS = {"size": [10**6, 10**6], "counts": [10**12]}
 
+
+def masks(root: Path) -> None:
+    """A mask for the picture a.jpg."""
+    Image.new("L", SIZE[::-1]).save(root / "a_mask.png")
+
+
+def bitmap(content: bytes) -> dict:
+    """A bitmap of labelme in a box of 4 x 4."""
+    return labelme_shape("x", [[0, 0], [3, 3]], "mask", mask=base64.b64encode(content).decode())
+
+
 FAULTS: dict[str, tuple[Fault, str]] = {
     "category missing": (
         of_coco(lambda content: content["annotations"][0].update(category_id=99)),
@@ -227,14 +238,23 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         with_text(json.dumps(coco_content([], [{"id": 3, "name": "Tür"}]), ensure_ascii=False).encode("latin-1")),
         "is not UTF-8; export it again, in UTF-8",
     ),
-    "lists of other things": (with_text('{"images": 3, "annotations": [], "categories": []}'), "images is 3; write a list"),
-    "YOLO class without a name": (of_yolo(yolo_row(2, 0, 0, 9, 0, 9, 9)), "line 1 has the class 2, but the names end with 1"),
+    "lists of other things": (
+        with_text('{"images": 3, "annotations": [], "categories": []}'),
+        "images is 3; write a list",
+    ),
+    "YOLO class without a name": (
+        of_yolo(yolo_row(2, 0, 0, 9, 0, 9, 9)),
+        "line 1 has the class 2, but the names end with 1",
+    ),
     "YOLO odd number": (of_yolo("0 0 0 0.5 0 0.5 0.5 0.1\n"), "line 1 has 7 coordinates, an odd number"),
     "YOLO words": (of_yolo("\ncat 0 0 0.5 0 0.5 0.5\n"), "line 2 holds 'cat 0 0 0.5 0 0.5 0.5'; write numbers"),
     "YOLO NaN": (of_yolo("0 0 0 nan 0 0.5 0.5\n"), "line 1 holds nan, which is no share of a picture"),
     "YOLO in pixels": (of_yolo("0 0 0 50 0 50 30\n"), "has the coordinate 50; write shares of the picture's width"),
     "YOLO boxes alone": (of_yolo("0 0.5 0.5 0.1 0.1\n"), "all 1 rows are boxes"),
-    "YOLO names with gaps": (of_yolo("0 0 0 1 0 1 1", "names: {0: a, 2: b}"), "names has the numbers [0, 2]; write 0 to 1"),
+    "YOLO names with gaps": (
+        of_yolo("0 0 0 1 0 1 1", "names: {0: a, 2: b}"),
+        "names has the numbers [0, 2]; write 0 to 1",
+    ),
     "YOLO binary": (of_yolo("\x00\x01\x02"), "line 1 holds"),
     "labelme picture missing": (
         of_labelme(labelme_shape("x", [[0, 0], [9, 0], [9, 9]]), "/home/me/gone.jpg"),
@@ -249,11 +269,11 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         "has a bitmap that is no readable PNG",
     ),
     "labelme bitmap of another size": (
-        of_labelme(labelme_shape("x", [[0, 0], [3, 3]], "mask", mask=base64.b64encode(png(np.ones((9, 9), np.uint8))).decode())),
+        of_labelme(bitmap(png(np.ones((9, 9), np.uint8)))),
         "has a mask of 9 x 9 in a box of 4 x 4",
     ),
     "labelme bitmap of 900 million pixels": (
-        of_labelme(labelme_shape("x", [[0, 0], [3, 3]], "mask", mask=base64.b64encode(wide_png()).decode())),
+        of_labelme(bitmap(wide_png())),
         "has a bitmap",
     ),
     "labelme point of three": (of_labelme(labelme_shape("x", [[0, 0, 0]])), "has the point [0, 0, 0]; write [x, y]"),
@@ -280,7 +300,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         "has a mask of 1000000 x 1000000, but its picture has 40 x 60",
     ),
     "CVAT points that are none": (of_cvat('<polygon label="cat" points="1,2;x"/>'), "write x,y;x,y;..."),
-    "CVAT number that is none": (of_cvat('<box label="cat" xtl="a" ytl="0" xbr="9" ybr="9"/>'), "has xtl 'a'; write a number"),
+    "CVAT number that is none": (
+        of_cvat('<box label="cat" xtl="a" ytl="0" xbr="9" ybr="9"/>'),
+        "has xtl 'a'; write a number",
+    ),
     "CVAT picture missing": (of_cvat(name="gone/z.jpg"), "image 'gone/z.jpg' does not lie below"),
     "CVAT for video": (
         with_text("<annotations><track id='0' label='cat'/></annotations>", "annotations.xml"),
@@ -294,14 +317,21 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "Supervisely stream that is none": (of_supervisely(data="AAAA"), "has a bitmap that is broken or no zlib stream"),
     "Supervisely origin missing": (of_supervisely(origin=None), "has the origin None; write [left, top]"),
     "table with a colour twice": (
-        with_text("a:1,1,1::\nb:1,1,1::\n", "labelmap.txt", lambda root: Image.new("L", (60, 40)).save(root / "a_mask.png")),
+        with_text("a:1,1,1::\nb:1,1,1::\n", "labelmap.txt", masks),
         "labelmap.txt: 'a' and 'b' have the colour [1, 1, 1]; change one",
     ),
     "table that is none": (
-        with_text("name,r,g,b\na,red\n", "class_dict.csv", lambda root: Image.new("L", (60, 40)).save(root / "a_mask.png")),
+        with_text("name,r,g,b\na,red\n", "class_dict.csv", masks),
         "holds the row ['a', 'red']; write, for example, name,255,0,0",
     ),
-}  # fmt: skip
+}
+
+
+def read_all(root: Path) -> None:
+    """Opens a folder and draws all its labels."""
+    for split in open_data(root).splits.values():
+        for sample in split:
+            sample.target()
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -311,9 +341,7 @@ def test_each_fault_is_named_and_costs_little(name, tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(UserError) as refused:
-            for split in open_data(tmp_path).splits.values():
-                for sample in split:
-                    sample.target()
+            read_all(tmp_path)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -157,7 +157,7 @@ def _classes(labels: Labels, unlabelled: str, own: str, root: Path) -> tuple[Cla
     if not labels.names:
         raise UserError(f"{root} has annotations, but none with a label")
     if own:
-        classes = Classes.read(own)
+        classes = replace(Classes.read(own), by_color=False, values={})  # what it says of masks is not about shapes
         lacking = [name for name in labels.names if name not in classes.names]
         if missing := [name for name in lacking if name.casefold() not in BACKGROUND_NAMES]:
             raise UserError(f"{own} lacks the classes {first(missing)} of {root}; add them, by these names")
