@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
+    from segmenter.evaluation.calibration import calibrate
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
     from segmenter.inspection.attention import attention
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
-    from segmenter.training.starting import resume, train
+    from segmenter.studies.reporting import report
+    from segmenter.studies.starting import resume, train
     from segmenter.views.overlay import overlay
 
 _HOMES = {
     "UserError": "segmenter.errors",
     "attention": "segmenter.inspection.attention",
+    "calibrate": "segmenter.evaluation.calibration",
     "check": "segmenter.data.tasks",
     "create": "segmenter.model.segmenter",
     "evaluate": "segmenter.evaluation.evaluate",
@@ -27,13 +30,15 @@ _HOMES = {
     "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
-    "resume": "segmenter.training.starting",
-    "train": "segmenter.training.starting",
+    "report": "segmenter.studies.reporting",
+    "resume": "segmenter.studies.starting",
+    "train": "segmenter.studies.starting",
 }
 
 __all__ = [
     "UserError",
     "attention",
+    "calibrate",
     "check",
     "create",
     "evaluate",
@@ -41,6 +46,7 @@ __all__ = [
     "open_data",
     "overlay",
     "predict",
+    "report",
     "resume",
     "train",
 ]

@@ -10,13 +10,14 @@ from segmenter.data.samples import SCENE_COUNTS, SCENE_SEEDS
 from segmenter.data.scenes.scene import COLORS, NAMES, Scene, render
 
 SIZE, PATCH = (96, 128), 8
+PARTS = ("image", "labels", "depth", "things")
 CLASSES = len(NAMES)
 
 
 def stacked(seed: int, count: int) -> Scene:
     """Scenes of one seed, stacked along a first axis."""
     scenes = [render(seed, i, SIZE) for i in range(count)]
-    return Scene(*(np.stack([getattr(s, part) for s in scenes]) for part in ("image", "labels", "depth")))
+    return Scene(*(np.stack([getattr(s, part) for s in scenes]) for part in PARTS))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_names_and_colours():
 @pytest.mark.parametrize("index", [0, 1, 2, 7])
 def test_the_same_numbers_give_the_same_scene(index):
     first, again, other = render(5, index, SIZE), render(5, index, SIZE), render(6, index, SIZE)
-    for part in ("image", "labels", "depth"):
+    for part in PARTS:
         np.testing.assert_array_equal(getattr(first, part), getattr(again, part))
     assert (first.image != other.image).mean() > 0.5
 
@@ -150,3 +151,13 @@ def test_raw_patches_do_not_tell_the_class_linearly(train, held_out):
     predicted = Ridge(1.0).fit(colours[0], shares).predict(colours[1]).argmax(-1)
     grid = predicted.reshape(len(held_out.labels), SIZE[0] // PATCH, SIZE[1] // PATCH)
     assert mean_iou(grid.repeat(PATCH, 1).repeat(PATCH, 2), held_out.labels) < 0.55
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_each_thing_has_a_number_and_one_class(index):
+    scene = render(3, index, SIZE)
+    things = {"building", "tree", "car", "furniture"}
+    for number in np.unique(scene.things):
+        found = {NAMES[label] for label in np.unique(scene.labels[scene.things == number])}
+        assert len(found) == 1 if number else not found & things
+        assert number == 0 or found <= things

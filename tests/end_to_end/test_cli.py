@@ -20,23 +20,26 @@ from segmenter.data.layouts import open_labels
 from segmenter.published.loading import load
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
-    "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
-              "--train.lr", "--train.class-weights", "--inference.window"),
+    "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name",
+              "--decoder.layers", "--train.lr", "--train.class-weights", "--inference.window"),
     "check": ("--task", *DATA),
-    "resume": ("--device",),
+    "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
                  "--workers", "--json"),
-    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--format", "--overwrite",
-                "--device", "--precision", "--json"),
+    "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
+                "--overwrite", "--device", "--precision", "--json"),
+    "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),
+    "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
+    "report": ("--out", "--data", "--split", "--device", "--workers"),
     "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out", "--device"),
     "convert": ("--out", "--layout"),
     "models": ("--json",),
 }  # fmt: skip
+VERBS = tuple(OPTIONS)
 
 
 def started(*arguments: object, environment: dict[str, str], **options) -> subprocess.Popen:

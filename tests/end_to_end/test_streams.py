@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from segmenter import cli
+from segmenter.cli import arguments
 from segmenter.cost import benchmark as costs
 from segmenter.published import cache
 
 COMMAND = str(Path(sys.executable).parent / "segmenter")
-VERBS = ("train", "check", "resume", "evaluate", "predict", "benchmark", "prepare", "demo", "convert", "models")
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
 
@@ -38,7 +38,7 @@ def shell(environment, tmp_path):
 
 
 @needs_full
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_help_on_a_full_disk(verb, shell):
     done = shell(f"> {FULL}", verb, "--help")
     assert done.returncode == 1
@@ -128,7 +128,7 @@ def test_names_that_the_terminal_has_no_letters_for(shell, disc_folder):
 
 def test_json_has_no_numbers_that_are_not_finite():
     content = {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf, "d": "nan"}, "e": 2}
-    found = json.loads(cli.as_json(content), parse_constant=pytest.fail)
+    found = json.loads(arguments.as_json(content), parse_constant=pytest.fail)
     assert found == {"a": [None, [None, 1.5]], "b": {"c": None, "d": "nan"}, "e": 2}
 
 
@@ -178,7 +178,7 @@ def test_no_folder_for_temporary_files(command, disc_run, monkeypatch):
     assert told.err.splitlines()[-1] == "segmenter: No usable temporary directory found in ['/tmp']; set TMPDIR to one"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_what_the_system_refuses_is_a_sentence(verb, command, disc_run, discs, tmp_path, monkeypatch):
     """An error that no verb has foreseen: a name of more letters than the system takes."""
     name = "x" * 5000
@@ -188,6 +188,8 @@ def test_what_the_system_refuses_is_a_sentence(verb, command, disc_run, discs, t
         "resume": [name],
         "evaluate": [disc_run, name],
         "predict": [name, discs / "test" / "images", "--out", tmp_path / "out"],
+        "calibrate": [name, discs],
+        "explain": [name, discs / "test" / "images", "--out", tmp_path / "out"],
         "benchmark": [name],
         "prepare": ["camvid", name],
         "demo": ["--out", name],

@@ -35,7 +35,7 @@ def test_a_model_in_training_mode_answers_as_in_evaluation_mode(model, discs):
         "predict": lambda: segmenter.predict(model, PHOTO).probabilities(),
         "multiscale": lambda: segmenter.predict(model, PHOTO, multiscale=True).probabilities(),
         "evaluate": lambda: segmenter.evaluate(model, samples, show=False).confusion,
-        "attention": lambda: segmenter.attention(model, torch.ones(1, 3, 64, 64), 1).numpy(),
+        "attention": lambda: segmenter.attention(model, PHOTO, at=(20, 30)).maps,
     }
     found = {}
     for name, way in ways.items():

@@ -53,6 +53,7 @@ def test_its_use_is_as_it_was(folder):
     assert model.recipe.inference.native == recipe["inference"]["native"]
     assert (model.recipe.augment.short_side, model.recipe.augment.max_ratio) == (32, 3.0)
     assert model.recipe.depth.max_depth == recipe["depth"]["max_depth"]
+    assert model.temperature == 1
 
 
 @pytest.mark.parametrize("folder", CASES, ids=named)

@@ -21,7 +21,7 @@ from segmenter.checkpoints import keys
 from segmenter.data.classes import Classes, default_colors
 from segmenter.data.depth_data import DEPTH_CLASSES
 from segmenter.inference.windows import window_logits
-from segmenter.inspection.attention import attention
+from segmenter.inspection.captured import Call, capturing
 from segmenter.model.segmenter import Segmenter
 from segmenter.published import (
     dpt_keys,
@@ -98,7 +98,10 @@ def original_segmenter(folder: Path, decoder: config.Decoder) -> None:
         tokens = model.encoder(images)
         forward |= {f"{tag}.input": images, f"{tag}.logits": model.pixel_logits(images)}
         forward |= {f"{tag}.encoder": torch.cat([tokens.prefix, tokens.patches], 1)}
-        forward |= {f"{tag}.attn_enc.2": attention(model, images, 2)}
+        calls: list[Call] = []
+        with capturing(model, calls.append):
+            model(images)
+        forward |= {f"{tag}.attn_enc.2": calls[2].rows(slice(None))}
     settings = {"window": [40, 64], "stride": [24, 40], "bs": 3, "ori_shape": [70, 90]}
     image = noise(1, 3, 84, 100)
     model.normalize = lambda images: images

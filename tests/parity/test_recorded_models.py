@@ -8,7 +8,7 @@ import torch
 from recorded import largest, note, tensors
 
 import segmenter
-from segmenter.inspection.attention import attention
+from segmenter.inspection.captured import capturing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +58,10 @@ def test_attention(case, key):
     forward, model = tensors(case / "forward.safetensors"), recorded.original(case)
     tag, part, block = key.rsplit(".", 2)
     part = {"attn_enc": "encoder", "attn_dec": "decoder"}[part]
-    found = attention(model, forward[f"{tag}.input"], int(block), part)
+    calls = {}
+    with capturing(model, lambda call: calls.update({(call.part, call.block): call})), torch.inference_mode():
+        model(forward[f"{tag}.input"])
+    found = calls[part, int(block)].rows(slice(None))  # B heads T T
     assert (found.sum(-1) - 1).abs().max() < 1e-5
     note(case, f"attention of {part} block {block}", largest(found, forward[key]), 1e-4)
     with torch.inference_mode():  # the model is as it was

@@ -1,6 +1,7 @@
 """The command `segmenter`: verbs to functions. torch is imported only when a verb starts to work."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -9,11 +10,31 @@ import traceback
 import tyro
 
 from segmenter import streams
+from segmenter.cli.calibrating import calibrate
 from segmenter.cli.data import check, convert_data, prepare
+from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
-from segmenter.cli.training import demo, recipe_named, resume, train_with
+from segmenter.cli.runs import report
+from segmenter.cli.training import demo, recipe_named, resume_with, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
 from segmenter.errors import Said, UserError, WrongUse, cleaned
+
+VERBS = {
+    "train": train_with,
+    "check": check,
+    "resume": resume_with,
+    "evaluate": evaluate,
+    "predict": predict,
+    "calibrate": calibrate,
+    "explain": explain,
+    "report": report,
+    "benchmark": benchmark,
+    "data": convert_data,
+    "prepare": prepare,
+    "demo": demo,
+    "convert": convert,
+    "models": models,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,20 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    command = shlex.join(["segmenter", *arguments])
     try:
-        verbs = {
-            "train": train_with(recipe_named(arguments)),
-            "check": check,
-            "resume": resume,
-            "evaluate": evaluate,
-            "predict": predict,
-            "benchmark": benchmark,
-            "data": convert_data,
-            "prepare": prepare,
-            "demo": demo,
-            "convert": convert,
-            "models": models,
-        }
+        # In their places, the first ones.
+        verbs = VERBS | {"train": train_with(recipe_named(arguments), command), "resume": resume_with(command)}
         tyro.extras.subcommand_cli_from_dict(
             verbs,
             args=arguments,

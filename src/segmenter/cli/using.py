@@ -10,7 +10,7 @@ from segmenter.cli.arguments import DataFolder, Device, Model, Precision, Split,
 from segmenter.cli.data_settings import DataOfModel
 from segmenter.config import Alignment
 from segmenter.inference.presets import Preset
-from segmenter.ranges import Drawn, Images, Processes, Seconds, checked
+from segmenter.ranges import Count, Drawn, Factor, Images, Processes, Seconds, checked
 from segmenter.streams import tell
 
 LabelFormat = Literal["labels", "ade20k", "cityscapes"]
@@ -29,6 +29,10 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     workers: Processes = 2,
+    out: Path | None = None,
+    overwrite: bool = False,
+    areas: tuple[Count, Count] | None = None,
+    boundary: Factor | None = None,
     json: bool = False,
 ) -> None:
     """Score a model on labelled images: mIoU, accuracies and a table of the classes, or the errors of depth.
@@ -47,9 +51,16 @@ def evaluate(
             and share the images.
         precision: In which the network multiplies; auto: bf16 where the device computes it natively, else fp32.
         workers: Processes that load images.
-        json: Print JSON instead of a table.
+        out: Folder for scores.json and images.npz, the counts of every image: IoU by size of objects and at boundaries,
+            calibration, and confidence intervals, which are printed too.
+        overwrite: Replace an evaluation that is in that folder; files of others are never replaced.
+        areas: Pixels from which an object is medium, and above which it is large; without: 1024 9216.
+        boundary: Width of the boundary in lengths of the image's diagonal; without: 0.02.
+        json: Print JSON instead of tables.
     """
     from segmenter.evaluation.evaluate import evaluate
+    from segmenter.evaluation.kept_folder import summary
+    from segmenter.evaluation.kept_table import kept_table
     from segmenter.inference.presets import settings as seen_as
     from segmenter.model.processes import device_here
     from segmenter.published.loading import load
@@ -57,8 +68,14 @@ def evaluate(
     network = load(model, str(device_here(device)), precision)
     inference = seen_as(preset, network.recipe) if preset else None
     settings = options.completed(data, network.recipe.data)
-    scores = evaluate(network, settings, multiscale, native, split, inference, alignment, workers, together=True)
-    print_once(as_json(scores.to_dict()) if json else scores.table())
+    kept = {"out": out, "overwrite": overwrite, "areas": areas, "boundary": boundary, "source": str(model)}
+    common = multiscale, native, split, inference, alignment, workers
+    scores = evaluate(network, settings, *common, together=True, **kept)
+    if out is None:
+        print_once(as_json(scores.to_dict()) if json else scores.table())
+        return
+    found = summary(out)
+    print_once(as_json(found) if json else f"{scores.table()}\n\n{kept_table(found)}")
 
 
 def predict(
@@ -69,6 +86,7 @@ def predict(
     native: bool = False,
     preset: Preset | None = None,
     overlays: bool = True,
+    confidence: bool = False,
     format: LabelFormat = "labels",
     overwrite: bool = False,
     device: Device = "auto",
@@ -85,6 +103,8 @@ def predict(
         native: Keep the photos' scale instead of bringing them to the training's.
         preset: Windows and scale as this command of the published code has them, instead of the model's own.
         overlays: Write overlays too.
+        confidence: Write how sure the model is of every pixel: confidence/NAME.png (16 bits: value / 65535) and
+            confidence/NAME.jpg, a picture of it. See `segmenter calibrate`.
         format: What the label maps hold: class ids, or what the test server of ADE20K or Cityscapes takes.
         overwrite: Write anew what an earlier `predict` wrote there; files of others are never overwritten.
         device: Where the model runs, or cuda:1 and so on; auto: the best there is.
@@ -97,10 +117,12 @@ def predict(
 
     network = load(model, device, precision)
     inference = settings(preset, network.recipe) if preset else None
-    written = predict_files(network, images, out, multiscale, native, overlays, format, inference, overwrite)
+    written = predict_files(
+        network, images, out, multiscale, native, overlays, format, inference, overwrite, confidence
+    )
     if text := made_smaller(written):
         print(text, file=sys.stderr)
-    tell(as_json(written) if json else summary(written, out, overlays))
+    tell(as_json(written) if json else summary(written, out))
 
 
 @checked

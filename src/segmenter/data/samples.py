@@ -14,6 +14,7 @@ import numpy as np
 from segmenter import config
 from segmenter.data.classes import Classes
 from segmenter.data.files import image_size, read_image, read_values
+from segmenter.data.instances import instances_beside
 from segmenter.data.pairs import MASKS, Pairs
 from segmenter.errors import UserError
 
@@ -84,6 +85,14 @@ class FileSample:
             raise UserError(size_text(self, wanted, target.shape))
         return target
 
+    def instances(self) -> np.ndarray | None:
+        """The instances (H W), above 0 where one is known; None where the data set has no map of them.
+
+        Raises:
+            UserError: there is a map that cannot be read.
+        """
+        return None if self.target_path is None else instances_beside(self.target_path)
+
 
 def size_text(sample: FileSample, size: tuple[int, int], found: tuple[int, int]) -> str:
     """The message about an image of `size` and a target of size `found` (height, width)."""
@@ -121,15 +130,24 @@ class SceneSample:
     def target(self) -> np.ndarray:
         return _render(self.seed, self.index, self.of)[1].copy()
 
+    def instances(self) -> np.ndarray:
+        """The things in the scene (H W uint16), 0 where there is none."""
+        return _drawn(self.seed, self.index).things.copy()
+
 
 # A scene takes about 20 ms to draw and 49 kB to keep, 86 kB with depth: all of them fit in 284 MB, and only the first
 # epoch draws.
 @lru_cache(maxsize=sum(SCENE_COUNTS.values()))
 def _render(seed: int, index: int, of: Callable[["Scene"], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    scene = _drawn(seed, index)
+    return scene.image, of(scene)
+
+
+@lru_cache(maxsize=1)  # for its image, its target and its instances, which are asked for together
+def _drawn(seed: int, index: int) -> "Scene":
     from segmenter.data.scenes import scene as scenes
 
-    scene = scenes.render(seed, index, SCENE_SIZE)
-    return scene.image, of(scene)
+    return scenes.render(seed, index, SCENE_SIZE)
 
 
 def scene_samples(of: Callable[["Scene"], np.ndarray]) -> dict[str, Sequence[Sample]]:

@@ -57,17 +57,27 @@ def errors(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
-def image_sums(predicted: np.ndarray, truth: np.ndarray, how: Alignment, max_depth: float) -> np.ndarray:
-    """One image's contribution to the sums of `DepthScores`: 1 and METRICS, or zeros where nothing can be scored.
+def aligned_depth(
+    predicted: np.ndarray, truth: np.ndarray, how: Alignment, max_depth: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true depth (N each, metres) of the pixels that can be scored, from inverse depth (H W each).
 
-    Both maps (H W) hold inverse depth. Pixels whose truth is NaN or farther than `max_depth` metres are not scored;
-    predictions are clipped to `max_depth`.
+    Pixels whose truth is NaN or farther than `max_depth` metres are not scored; predictions are clipped to `max_depth`.
     """
     scored = truth >= 1 / np.float32(max_depth)  # NaN is not
     if not scored.any():
-        return np.zeros(1 + len(METRICS))
+        return np.empty(0), np.empty(0)
     inverse, true = align(predicted[scored], truth[scored], how), truth[scored].astype(np.float64)
-    return np.concatenate([[1.0], errors(1 / np.maximum(inverse, 1 / max_depth), 1 / true)])
+    return 1 / np.maximum(inverse, 1 / max_depth), 1 / true
+
+
+def image_sums(predicted: np.ndarray, truth: np.ndarray, how: Alignment, max_depth: float) -> np.ndarray:
+    """One image's contribution to the sums of `DepthScores`: 1 and METRICS, or zeros where nothing can be scored.
+
+    Both maps (H W) hold inverse depth; which pixels are scored, `aligned_depth` says.
+    """
+    depth, true = aligned_depth(predicted, truth, how, max_depth)
+    return np.concatenate([[1.0], errors(depth, true)]) if len(true) else np.zeros(1 + len(METRICS))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Scores of a model on images with known targets: predictions are compared at the targets' own size, as is usual."""
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,45 +8,23 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from segmenter import config
 from segmenter.config import Alignment
-from segmenter.data.dataset import as_tensor
-from segmenter.data.loader import loaded
 from segmenter.data.samples import DataSet, Sample
-from segmenter.data.tasks import TASKS as DATA
 from segmenter.errors import UserError
 from segmenter.evaluation.depth_metrics import DepthScores
+from segmenter.evaluation.inputs import chosen, streamed
+from segmenter.evaluation.keep import keep_in
+from segmenter.evaluation.keeping import Asked
 from segmenter.evaluation.metrics import Scores
 from segmenter.evaluation.tasks import TASKS
 from segmenter.inference.mode import evaluating
-from segmenter.inference.passes import at_scales, effective_settings, scaled
+from segmenter.inference.passes import effective_settings
 from segmenter.inference.tasks import refuse_multiscale
 from segmenter.model import processes
 from segmenter.model.segmenter import Segmenter
-from segmenter.progress import Progress
-from segmenter.ranges import Processes, checked
-
-logger = logging.getLogger(__name__)
-
-
-class _ScaledSamples(Dataset):
-    """Samples read and scaled in the loader's workers: image (3 h w uint8) or its scales, and target (H W)."""
-
-    def __init__(self, samples: Sequence[Sample], scale: Callable[[np.ndarray], Tensor | list[Tensor]]):
-        self.samples, self.scale = samples, scale
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor | list[Tensor], Tensor]:
-        image, target = self.samples[index].image(), self.samples[index].target()
-        return self.scale(image), as_tensor(target)
-
-
-def _scales(image: np.ndarray, **options) -> list[Tensor]:
-    return list(at_scales(image, **options))
+from segmenter.ranges import Count, Factor, Processes, checked
 
 
 @torch.inference_mode()
@@ -72,11 +48,8 @@ def totals(
     refuse_multiscale(model, multiscale)
     task, settings = TASKS[model.recipe.task], effective_settings(model, settings, False)
     alignment = task.alignment(model, alignment)
-    scale = partial(_scales if multiscale else scaled, augment=model.recipe.augment, native=settings.native)
     counts = task.counts_at_scales if multiscale else task.counts
-    pin = next(model.parameters()).device.type == "cuda"
-    with evaluating(model), loaded(_ScaledSamples(samples, scale), min(workers, len(samples)), pin=pin) as decoded:
-        stream = Progress(decoded, title, len(samples), unit="image", leave=False, disable=not show)
+    with evaluating(model), streamed(model, samples, settings, multiscale, workers, title, show) as stream:
         return sum(counts(model, stream, settings, alignment), task.zero(model))
 
 
@@ -107,6 +80,11 @@ def evaluate(
     workers: Processes = 0,
     show: bool = True,
     together: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    areas: tuple[Count, Count] | None = None,
+    boundary: Factor | None = None,
+    source: str = "",
 ) -> Scores | DepthScores:
     """Scores of a model over images whose masks, or depth maps, are known.
 
@@ -132,6 +110,12 @@ def evaluate(
         show: a progress bar.
         together: share the images with the other processes that `accelerate launch` started, which must all call this;
             all have the scores of all images.
+        out: folder for scores.json and images.npz: also IoU by size of objects and at boundaries, calibration,
+            intervals, and what `kept_folder.read` gives back of every image.
+        overwrite: replace an evaluation that is there.
+        areas: with `out`: pixels from which an object is medium, and above which it is large; None: 1024 and 9216.
+        boundary: with `out`: the boundary's width in lengths of the image's diagonal; None: 0.02.
+        source: with `out`: where the model is from, to be written there.
 
     Returns:
         `Scores` with `confusion` (K K: row true, column predicted), `iou` and `accuracy` (K, 0 to 1), `mean_iou`,
@@ -139,41 +123,19 @@ def evaluate(
 
     Raises:
         UserError: the data cannot be opened, has no such split, or has other classes than the model; there are no
-            samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task.
+            samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task;
+            or `out` holds files of others, or an evaluation without `overwrite`.
     """
-    if isinstance(data, str | Path):
-        known = model.recipe.data
-        # With another seed, a folder without splits would have training images in its test split.
-        data = config.Data(
-            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
-        )
-    if isinstance(data, config.Data):
-        data = DATA[model.recipe.task].open(data)
-    if isinstance(data, DataSet):
-        data = _samples(model, data, split)
-    if not data:
-        raise UserError("there are no images to evaluate on; choose another split")
+    kept_alone = {"--overwrite": overwrite or None, "--areas": areas, "--boundary": boundary}
+    if out is None and (unread := [name for name, value in kept_alone.items() if value is not None]):
+        raise UserError(f"{unread[0]} is for what --out writes; add --out FOLDER, or leave it out")
+    refuse_multiscale(model, multiscale)
     task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
+    alignment = task.alignment(model, alignment)
+    if out is not None:
+        asked = Asked(settings, multiscale, alignment, *task.definitions(areas, boundary))
+        return keep_in(Path(out), model, data, split, asked, overwrite, workers, show, together, source).scores
     count = totals_together if together else totals
     options = {"multiscale": multiscale, "settings": settings, "alignment": alignment, "workers": workers}
-    total = count(model, data, **options, show=show)
-    return task.scores(model, total, task.alignment(model, alignment))
-
-
-def _samples(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:
-    """The samples of a split, if the model can be scored on them."""
-    if split == "auto":
-        split = data.labelled_split()
-        if split != "test":
-            word = DATA[data.task].words.word
-            logger.warning("%s has no test images with %ss: scored on %s", data.settings.root, word, split)
-    if data.classes.names != model.classes.names:
-        raise UserError(
-            f"{data.settings.root} has the classes {_few(data.classes.names)}, the model {_few(model.classes.names)}; "
-            "give the classes.yaml that the model was trained with: --data.classes FILE"
-        )
-    return data.split(split)
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
+    total = count(model, chosen(model, data, split).samples, **options, show=show)
+    return task.scores(model, total, alignment)

@@ -21,8 +21,8 @@ class Result:
 
     task = "labels"
 
-    def __init__(self, passes: list, classes: Classes):
-        self.classes = classes
+    def __init__(self, passes: list, classes: Classes, temperature: float = 1.0):
+        self.classes, self.temperature = classes, temperature
         self._passes = passes
         dtype, narrow = (np.uint8, torch.uint8) if len(classes) <= 255 else (np.uint16, torch.int32)
         labels = upsample.labels(*passes[0], narrow)[0] if len(passes) == 1 else upsample.labels_of_mean(passes, narrow)
@@ -35,7 +35,22 @@ class Result:
         >>> result.probabilities().shape
         (3, 64, 64)
         """
-        return np.concatenate([part.cpu().numpy() for _, part in upsample.mean_probabilities(self._passes)], 1)
+        return np.concatenate([part for _, part in self.probability_bands()], 1)
+
+    def confidence(self) -> np.ndarray:
+        """Probability of its label at every pixel (H W float32, 0 to 1), the largest of all classes'.
+
+        Of a model that was calibrated (`segmenter calibrate`), it is about the share of such pixels that are right.
+
+        >>> result = segmenter.predict(segmenter.load("runs/first"), "photos/test/images/test0.png")
+        >>> doubtful = result.confidence() < 0.5
+        >>> doubtful.shape
+        (64, 64)
+        """
+        labels = torch.from_numpy(self.labels.astype(np.int32) if self.labels.dtype == np.uint16 else self.labels)
+        return (
+            upsample.probability_of(self._passes, labels.to(self._passes[0][0].device), self.temperature).cpu().numpy()
+        )
 
     def probability_bands(self) -> Iterator[tuple[slice, np.ndarray]]:
         """The same in bands of rows, each (rows, K r W float32), for images too large to hold it all at once.
@@ -45,7 +60,7 @@ class Result:
         >>> len(sums[0])
         3
         """
-        for rows, part in upsample.mean_probabilities(self._passes):
+        for rows, part in upsample.mean_probabilities(self._passes, self.temperature):
             yield rows, part.cpu().numpy()
 
 
@@ -55,7 +70,7 @@ def label_results(
     """Labels of each image (H W 3 uint8), in order; windows of one size share passes, also across images."""
     if multiscale:
         for image in images:
-            yield Result(many_passes(model, image, settings), model.classes)
+            yield Result(many_passes(model, image, settings), model.classes, model.temperature)
         return
 
     def placed() -> Iterator[tuple[Tensor, tuple[int, Size]]]:
@@ -67,5 +82,5 @@ def label_results(
     for logits, geometry, (place, size) in logits_of_many(model, placed(), settings):
         early[place] = logits, replace(geometry, final=size)
         while turn in early:
-            yield Result([early.pop(turn)], model.classes)
+            yield Result([early.pop(turn)], model.classes, model.temperature)
             turn += 1

@@ -25,6 +25,7 @@ from segmenter.recipes import earlier
 FORMAT = 2
 WEIGHTS, ABOUT = "model.safetensors", "config.json"
 HASHES = "sha256"  # of the weights, in the description; nothing else of it depends on them
+CALIBRATION = "calibration"  # beside "use", of which releases before calibration refuse what they do not know
 RESTORE = "restore it from where the model was trained"
 OF_TRAINING = ("pretrained", "freeze", "checkpointing")  # settings of the encoder that do not change the network
 
@@ -38,6 +39,8 @@ class Description:
     """Of red, green and blue, on the scale 0 to 1; so is `std`."""
     std: tuple[float, ...]
     recipe: config.Recipe
+    temperature: float = 1.0
+    """To which probabilities are brought, so that confidence is how often the model is right."""
 
     def to_dict(self) -> dict:
         """Plain JSON types; `description` is the way back."""
@@ -53,6 +56,8 @@ class Description:
         }
         if recipe.task == "depth":
             about["depth"] = asdict(recipe.depth)
+        if self.temperature != 1:
+            about[CALIBRATION] = {"temperature": self.temperature}
         return json.loads(json.dumps(about | {"recipe": asdict(recipe)}))  # lists for tuples
 
 
@@ -74,13 +79,21 @@ def description(about: Mapping, source: str, remedy: str) -> Description:
         mean, std = (_three_numbers(about[name]) for name in ("mean", "std"))
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise ValueError("mean and std must be finite, and std above 0")
+        temperature = _temperature(about)
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{source} is damaged ({what}); {remedy}") from error
     recipes.refuse_gaps(recipe.inference, source)
-    return Description(classes, mean, std, recipe)
+    return Description(classes, mean, std, recipe, temperature)
+
+
+def _temperature(about: Mapping) -> float:
+    value = about.get(CALIBRATION, {}).get("temperature", 1.0)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(f"the temperature must be a number above 0, not {shown(value)}")
+    return float(value)
 
 
 def _three_numbers(value: object) -> tuple[float, ...]:
@@ -136,6 +149,17 @@ def write(folder: Path, state: Mapping[str, Tensor], about: Description) -> None
     atomic.write(folder / WEIGHTS, write_both)
     if described != [found]:
         describe([found])
+
+
+def write_temperature(folder: Path, temperature: float) -> None:
+    """Writes the temperature into the description of a model in a folder, whose weights stay as they are.
+
+    Raises:
+        UserError: as `read`; or the description cannot be written, and is as it was.
+    """
+    read(folder)
+    about = read_json(folder / ABOUT) | {CALIBRATION: {"temperature": temperature}}
+    atomic.write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
 def _hashes(folder: Path) -> list[str] | None:

@@ -52,6 +52,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.classes = classes
+        self.temperature = 1.0  # to which `calibrate` says that probabilities are to be brought
         self.precision = torch.float32  # of the products in predictions; training uses the recipe's precision
         kind = DECODERS[recipe.decoder.name]
         read = partial(kind.blocks_read, recipe.decoder)
@@ -109,7 +110,7 @@ class Segmenter(nn.Module):
 
     def describe(self) -> Description:
         """All that is known of the model besides its weights."""
-        return Description(self.classes, tuple(self.mean), tuple(self.std), self.recipe)
+        return Description(self.classes, tuple(self.mean), tuple(self.std), self.recipe, self.temperature)
 
     @classmethod
     def from_description(cls, about: Description, auxiliary: bool = False) -> "Segmenter":
@@ -118,7 +119,7 @@ class Segmenter(nn.Module):
         # The weights come from a file, not from where the encoder's first ones came from.
         built = replace(recipe, encoder=replace(recipe.encoder, pretrained=""))
         model = cls(built if auxiliary else without_auxiliary(built), about.classes)
-        model.recipe, model.mean, model.std = recipe, about.mean, about.std
+        model.recipe, model.mean, model.std, model.temperature = recipe, about.mean, about.std, about.temperature
         return model
 
     def save(self, folder: str | Path) -> None:

@@ -11,12 +11,14 @@ from segmenter.upsample.geometry import Geometry
 
 if TYPE_CHECKING:
     from segmenter.upsample.argmax import labels
+    from segmenter.upsample.chances import confidence, probability_of
     from segmenter.upsample.counts import confusion, count
     from segmenter.upsample.losses import cross_entropy, dice
     from segmenter.upsample.pixels import logits
     from segmenter.upsample.probabilities import labels_of_mean, mean_probabilities
 
 _HOMES = {
+    "confidence": "chances",
     "confusion": "counts",
     "count": "counts",
     "cross_entropy": "losses",
@@ -25,10 +27,12 @@ _HOMES = {
     "labels_of_mean": "probabilities",
     "logits": "pixels",
     "mean_probabilities": "probabilities",
+    "probability_of": "chances",
 }
 
 __all__ = [
     "Geometry",
+    "confidence",
     "confusion",
     "count",
     "cross_entropy",
@@ -37,6 +41,7 @@ __all__ = [
     "labels_of_mean",
     "logits",
     "mean_probabilities",
+    "probability_of",
 ]
 
 

@@ -25,8 +25,9 @@ FEW = 24
 and 8 pixels 39 against 20 and 53 against 22 ms, with 24 classes 50 against 43 and 57 against 50, with 100 2/3 of it."""
 NEAR = 4
 """Pixels of a cell, a stride of 2, where tiles win with any number of classes: with 100, 179 against 311 ms."""
-SMALL = 2**16
-"""Elements of a tile: torch's loss and its gradient take several times as much memory."""
+SMALL = 2**18
+"""Elements of a tile, 1 MB: torch's loss and its gradient take several times as much memory. A quarter of it took twice
+the time with 3 and 8 classes."""
 SIDE = 64
 """Fewest rows and columns of a tile: larger ones cost more products, smaller ones mix cells more often."""
 Where = tuple[slice, slice, slice]

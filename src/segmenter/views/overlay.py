@@ -49,10 +49,10 @@ def overlay(
         raise ValueError(f"the photo is {photo.shape[:2]} pixels, the {task.words} {size}")
     picture, smaller = None, drawn_size(size, largest) if largest else size
     if smaller != size:
-        picture = _shrunk(photo, smaller)
-        result = task.sampled(result, *map(_middles, size, smaller))
+        picture = shrunk(photo, smaller)
+        result = task.sampled(result, *map(middles, size, smaller))
     picture = task.draw(picture or Image.fromarray(photo), result, task.opacity if opacity is None else opacity)
-    return _beside(picture, task.legend(result)) if legend else picture
+    return beside(picture, task.legend(result)) if legend else picture
 
 
 def drawn_size(size: tuple[int, int], largest: int) -> tuple[int, int]:
@@ -62,7 +62,7 @@ def drawn_size(size: tuple[int, int], largest: int) -> tuple[int, int]:
     return size if scale >= 1 else (max(1, int(height * scale)), max(1, int(width * scale)))
 
 
-def _shrunk(photo: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def shrunk(photo: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """A photo (H W 3 uint8) at a smaller size: by whole steps band by band, as Pillow would copy it, then exactly."""
     down, along = (length // wanted for length, wanted in zip(photo.shape, size, strict=False))
     rows = range(0, len(photo), down * BAND)
@@ -70,12 +70,13 @@ def _shrunk(photo: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.concatenate(bands)).resize(size[::-1], Image.Resampling.BOX)
 
 
-def _middles(length: int, count: int) -> np.ndarray:
+def middles(length: int, count: int) -> np.ndarray:
     """The pixels in the middle of each of the parts that an axis is divided into."""
     return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
 
 
-def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures side by side, on white."""
     picture = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
     picture.paste(left, (0, 0))
     picture.paste(right, (left.width, 0))

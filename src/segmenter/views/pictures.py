@@ -9,11 +9,14 @@ import numpy as np
 from segmenter.config import Inference
 from segmenter.data.files import SUFFIXES, read_image
 from segmenter.errors import UserError, cleaned
+from segmenter.inference.depth import DepthResult
+from segmenter.inference.labels import Result
 from segmenter.inference.predict import predict
 from segmenter.model.segmenter import Segmenter
 from segmenter.progress import Progress
+from segmenter.views.confidence import confidence_picture, write_confidence
 from segmenter.views.overlay import drawn_size, overlay
-from segmenter.views.results import Results
+from segmenter.views.results import Results, Write
 from segmenter.views.server_formats import Format, refuse_other_classes, server_name
 from segmenter.views.tasks import TASKS, Task, Written
 
@@ -79,43 +82,61 @@ def predict_files(
     format: Format = "labels",
     inference: Inference | None = None,
     overwrite: bool = False,
+    confidence: bool = False,
 ) -> list[Written]:
     """Writes labels/NAME.png and overlays/NAME.jpg for every photo; returns the files of each.
 
+    With `confidence` also confidence/NAME.png, whose values / 65535 it is, and a picture of it, confidence/NAME.jpg.
+
     A model of depth writes depth/NAME.png and depth/NAME.npy instead of labels; the PNG's scale is returned too. With
     another `format` than `labels`, the label maps have that server's values and names, all in one folder. The overlay
-    of a photo of more than LARGEST_OVERLAY pixels is smaller; by how much is returned as `overlay_scale`.
+    of a photo of more than LARGEST_OVERLAY pixels is smaller; by how much is returned as `overlay_scale`. So is the
+    picture of confidence.
 
     Raises:
         UserError: no photos, one that cannot be read (those before it are written), no room to write, classes or
-            names of photos that the server does not know; or `out` holds data, files of others in the place of
-            results, or earlier results unless they are to be overwritten.
+            names of photos that the server does not know, confidence of a model of depth; or `out` holds data, files
+            of others in the place of results, or earlier results unless they are to be overwritten.
     """
     if format != "labels":
         refuse_other_classes(model.classes, format)
-    written = []
-    found = find_images(inputs)
     task = TASKS[model.recipe.task]
+    if confidence and not task.confident:
+        raise UserError(
+            f"confidence is the probability of a class, and a model of {model.recipe.task} gives none; leave it out"
+        )
+    found = find_images(inputs)
     maps = _maps(found, out / task.folder, format)
-    photos = {file.resolve() for file, _ in found}
-    for file, name in found:
-        if {maps[file].resolve(), (out / "overlays" / f"{name}.jpg").resolve()} & photos:
-            raise UserError(f"the results would overwrite photos in {out}; choose another --out")
+    pictures = {file: _pictures(out, name, overlays, confidence) for file, name in found}
+    files = [path for file, _ in found for path in (*_files(task, maps[file]), *pictures[file].values())]
+    if {path.resolve() for path in files} & {file.resolve() for file, _ in found}:
+        raise UserError(f"the results would overwrite photos in {out}; choose another --out")
     results = Results(out)
-    results.claim(_files(task, found, maps, out if overlays else None), overwrite)
-    photos = _read_ahead([file for file, _ in found])
-    for (file, name), photo in zip(Progress(found, desc="predict", unit="image"), photos, strict=True):
+    results.claim(files, overwrite)
+    photos, written = _read_ahead([file for file, _ in found]), []
+    for (file, _), photo in zip(Progress(found, desc="predict", unit="image"), photos, strict=True):
         result = predict(model, photo, multiscale, native, inference)
         entry = {"image": str(file)} | task.write(result, maps[file], format, results.write)
-        if overlays:
-            picture = out / "overlays" / f"{name}.jpg"
-            drawn = overlay(photo, result, largest=LARGEST_OVERLAY)
-            results.write(picture, lambda beside, drawn=drawn: drawn.save(beside, format="JPEG", quality=90))
-            entry["overlay"] = str(picture)
-            if (size := drawn_size(photo.shape[:2], LARGEST_OVERLAY)) != photo.shape[:2]:
-                entry["overlay_scale"] = size[0] / photo.shape[0]
+        entry |= _drawn(photo, result, pictures[file], results.write)
         written.append(entry)
     return written
+
+
+def _drawn(photo: np.ndarray, result: Result | DepthResult, pictures: dict[str, Path], write: Write) -> Written:
+    """Writes the pictures of a result; returns them, and the scale of those that are smaller than the photo."""
+    drawn = {}
+    if "overlay" in pictures:
+        drawn["overlay"] = overlay(photo, result, largest=LARGEST_OVERLAY)
+    if "confidence" in pictures:
+        confidence = result.confidence()
+        write_confidence(confidence, pictures["confidence"], write)
+        drawn["confidence_picture"] = confidence_picture(photo, confidence, LARGEST_OVERLAY)
+    for kind, picture in drawn.items():
+        write(pictures[kind], lambda beside, picture=picture: picture.save(beside, format="JPEG", quality=90))
+    about = {kind: str(path) for kind, path in pictures.items()}
+    if (size := drawn_size(photo.shape[:2], LARGEST_OVERLAY)) != photo.shape[:2]:
+        about |= {f"{kind}_scale": size[0] / photo.shape[0] for kind in drawn}
+    return about
 
 
 def _read_ahead(files: Sequence[Path]) -> Iterator[np.ndarray]:
@@ -128,29 +149,37 @@ def _read_ahead(files: Sequence[Path]) -> Iterator[np.ndarray]:
         yield waiting.result()
 
 
-def _files(task: Task, found: list[tuple[Path, Path]], maps: dict[Path, Path], overlays: Path | None) -> list[Path]:
-    """All files that will be written for the photos."""
-    files = []
-    for file, name in found:
-        files += [maps[file], *(maps[file].with_name(f"{maps[file].stem}{suffix}") for suffix in task.beside)]
-        files += [overlays / "overlays" / f"{name}.jpg"] if overlays else []
+def _files(task: Task, path: Path) -> list[Path]:
+    """The file of a photo's label map or depth, and what belongs to it."""
+    return [path, *(path.with_name(f"{path.stem}{suffix}") for suffix in task.beside)]
+
+
+def _pictures(out: Path, name: Path, overlays: bool, confidence: bool) -> dict[str, Path]:
+    """What else is written of a photo, by what it is."""
+    files = {"overlay": out / "overlays" / f"{name}.jpg"} if overlays else {}
+    if confidence:
+        files["confidence"] = out / "confidence" / f"{name}.png"
+        files["confidence_picture"] = out / "confidence" / f"{name}.jpg"
     return files
 
 
 def made_smaller(written: list[Written]) -> str:
-    """A note on overlays that are smaller than their photos; empty if there are none."""
-    images = [str(entry["image"]) for entry in written if "overlay_scale" in entry]
-    if not images:
-        return ""
-    of_what = cleaned(images[0]) if len(images) == 1 else f"{len(images)} photos"
-    return f"the overlay of {of_what} is smaller than the photo: it has at most {LARGEST_OVERLAY / 1e6:.3g} megapixels"
+    """A note on overlays, or pictures of confidence, that are smaller than their photos; empty if there are none."""
+    for kind, words in (("overlay", "overlay"), ("confidence_picture", "picture of the confidence")):
+        if images := [str(entry["image"]) for entry in written if f"{kind}_scale" in entry]:
+            of_what = cleaned(images[0]) if len(images) == 1 else f"{len(images)} photos"
+            most = f"it has at most {LARGEST_OVERLAY / 1e6:.3g} megapixels"
+            return f"the {words} of {of_what} is smaller than the photo: {most}"
+    return ""
 
 
-def summary(written: list[Written], out: Path, overlays: bool) -> str:
+def summary(written: list[Written], out: Path) -> str:
     """One line on what `predict_files` wrote."""
     task = next(task for name, task in TASKS.items() if name in written[0])
     line = f"{len(written)} images: {cleaned(str(out / task.folder))}{task.describe(written)}"
-    return line + overlays * f", {cleaned(str(out / 'overlays'))}"
+    for kind, folder in (("overlay", "overlays"), ("confidence", "confidence")):
+        line += f", {cleaned(str(out / folder))}" if kind in written[0] else ""
+    return line
 
 
 def _maps(found: Iterable[tuple[Path, Path]], folder: Path, format: Format) -> dict[Path, Path]:

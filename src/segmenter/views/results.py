@@ -1,4 +1,4 @@
-"""The files that `predict` writes into a folder: it overwrites only its own, and only with `overwrite`.
+"""The files that a verb writes into a folder: it overwrites only its own, and only with `overwrite`.
 
 Its own are those that a list beside them names with their sha256. A mark inside a file would survive a correction by
 hand, and .npy has no place for one.
@@ -16,39 +16,40 @@ from segmenter.download import digest
 from segmenter.errors import UserError
 
 LIST = "predicted.jsonl"
+LISTS = {"predict": LIST, "explain": "explained.jsonl"}
 LONGEST = 2**16  # characters of a line in it
 Write = Callable[[Path, Callable[[Path], object]], None]
 
 
 class Results:
-    """The results in a folder."""
+    """The results of a verb in a folder."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.list = folder, folder / LIST
+    def __init__(self, folder: Path, verb: str = "predict"):
+        self.folder, self.verb, self.list = folder, verb, folder / LISTS[verb]
         self._replaced: set[Path] = set()
 
     def claim(self, paths: Sequence[Path], overwrite: bool) -> None:
         """Checks that all these files may be written below the folder.
 
         Raises:
-            UserError: the folder holds data, or files that `predict` did not write, or results without `overwrite`.
+            UserError: the folder holds data, or files that the verb did not write, or results without `overwrite`.
         """
         below = dict.fromkeys(self.folder / path.relative_to(self.folder).parts[0] for path in paths)
         refuse_data([self.folder, *below])
         if self.list.is_symlink() or (self.list.exists() and not self.list.is_file()):
-            raise UserError(f"{self.list} is not a file, but predict lists its results there; choose another --out")
+            raise UserError(f"{self.list} is not a file, but {self.verb} lists its results there; choose another --out")
         there = [path for path in paths if os.path.lexists(path)]
         recorded = self._recorded() if there else {}
         foreign = [path for path in there if not self._is_own(path, recorded)]
         if foreign:
             raise UserError(
-                f"{self.folder} holds {len(foreign)} files in the place of results that predict did not write, or that "
-                "were changed since; choose another --out:",
+                f"{self.folder} holds {len(foreign)} files in the place of results that {self.verb} did not write, or "
+                "that were changed since; choose another --out:",
                 [f"- {path}" for path in foreign],
             )
         if there and not overwrite:
             raise UserError(
-                f"{self.folder} holds {len(there)} results of an earlier predict; choose another --out, or add "
+                f"{self.folder} holds {len(there)} results of an earlier {self.verb}; choose another --out, or add "
                 "--overwrite to replace them:",
                 [f"- {path}" for path in there],
             )
@@ -61,7 +62,7 @@ class Results:
             UserError: as there, or another process has written it since.
         """
         if path not in self._replaced and os.path.lexists(path):
-            raise UserError(f"{path} appeared after predict began; choose another --out")
+            raise UserError(f"{path} appeared after {self.verb} began; choose another --out")
 
         def write_and_record(beside: Path) -> None:
             writer(beside)

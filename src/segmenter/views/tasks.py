@@ -38,6 +38,8 @@ class Task:
     """Suffixes of what is written beside the PNG."""
     describe: Callable[[list[Written]], str] = lambda _: ""
     """What to know of the files written."""
+    confident: bool = False
+    """Whether results have `confidence()`."""
 
 
 TASKS = {
@@ -50,6 +52,7 @@ TASKS = {
         legend=lambda result: class_legend(result.labels, result.classes),
         sampled=sampled_labels,
         write=write_labels,
+        confident=True,
     ),
     "depth": Task(
         folder="depth",

@@ -59,6 +59,10 @@ class AnnotatedSample(FileSample):
             logger.warning("left out: %s", fault)
         return labels
 
+    def instances(self) -> None:
+        """None: parts of one thing are not kept together, so it is not known which is which."""
+        return None
+
     def target(self) -> np.ndarray:
         """The labels (H W), with the settings' map."""
         return self.classes.decode(self.stored(), self.target_path)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segmenter.data.scenes.shapes import CUSHION, RING, Drawing, Label, Span
+from segmenter.data.scenes.shapes import CUSHION, RING, Drawing, Label, Span, thing
 from segmenter.data.scenes.textures import (
     ALL,
     ENAMELS,
@@ -41,6 +41,7 @@ def fitted(material: Material, tile: tuple[float, float], corner: tuple[float, f
 # ---- the street
 
 
+@thing
 def house(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: float) -> None:
     """A building with whole storeys and bays, a cornice, and a roof or a flat top."""
     wall, bay = color(rng, 0.75, 1.1, MASONRY if rng.random() < 0.6 else ALL), rng.uniform(2.4, 3.6)
@@ -85,6 +86,7 @@ def house(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: 
     )
 
 
+@thing
 def tree(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A trunk and a crown of leaf clumps, the lower ones in the shade."""
     height, radius = rng.uniform(4.2, 6.0), rng.uniform(1.7, 2.5)
@@ -117,6 +119,7 @@ def tree(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None
     drawing.discs(Label.TREE, lifted[1::3], z, tinted(foliage, 1.2))
 
 
+@thing
 def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car driving into or out of the picture, its near end at z."""
     paint, rear = color(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), rng.random() < 0.6
@@ -183,6 +186,7 @@ def car_along(drawing: Drawing, rng: np.random.Generator, x: float, z: float) ->
     drawing.front(Label.CAR, (x - 0.26, x + 0.26), (belt - 0.34, belt - 0.2), z, flat(np.full(3, 212.0)))
 
 
+@thing
 def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -> None:
     """A car seen from its side, its middle at x."""
     paint, forward = color(rng, 0.85, 1.1, ENAMELS if rng.random() < 0.5 else PAINTS), 1 if rng.random() < 0.5 else -1
@@ -226,6 +230,7 @@ def car_across(drawing: Drawing, rng: np.random.Generator, x: float, z: float) -
 # ---- the room
 
 
+@thing
 def cabinet(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height: float, along: bool) -> None:
     """A chest, cupboard or bookcase; along: its doors face the middle of the room, not the camera."""
     wood, dark = color(rng, 0.7, 1.05, WOODS), rng.uniform(0.3, 0.6)
@@ -247,6 +252,7 @@ def cabinet(drawing: Drawing, rng: np.random.Generator, x: Span, z: Span, height
     drawing.box(Label.FURNITURE, x, (0.0, height), z, front, side, tinted(body, 1.15))
 
 
+@thing
 def sofa(drawing: Drawing, rng: np.random.Generator, x: Span, z: float) -> None:
     """A sofa or armchair that faces the camera, its front edge at z."""
     cloth = color(rng, 0.85, 1.2, PAINTS)

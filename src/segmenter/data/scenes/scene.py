@@ -29,11 +29,15 @@ Shown = tuple[Surface, tuple[slice, slice], np.ndarray]
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (H W 3, uint8), its class ids (H W, uint8) and its depth in metres (H W, float32)."""
+    """A picture (H W 3, uint8), its class ids (H W, uint8), its depth in metres (H W, float32) and its things.
+
+    `things` (H W, uint16) number the houses, trees, cars and pieces of furniture from 1; everything else is 0.
+    """
 
     image: np.ndarray
     labels: np.ndarray
     depth: np.ndarray
+    things: np.ndarray
 
 
 def render(seed: int, index: int, size: tuple[int, int]) -> Scene:
@@ -50,7 +54,8 @@ def render(seed: int, index: int, size: tuple[int, int]) -> Scene:
     shown = np.flatnonzero(np.bincount(ids.ravel(), minlength=len(drawing.surfaces))[: len(drawing.surfaces)])
     labels = np.array([s.label for s in drawing.surfaces] + [Label.SKY], np.uint8)[ids]
     depth = coarse.depth(ids, shown)
-    return Scene(coarse.light(fine.paint(surfaces, shown), ids, shown, depth), labels, depth)
+    things = np.array([s.thing for s in drawing.surfaces] + [0], np.uint16)[ids]
+    return Scene(coarse.light(fine.paint(surfaces, shown), ids, shown, depth), labels, depth, things)
 
 
 class Grid:

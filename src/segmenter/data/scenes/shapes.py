@@ -9,9 +9,11 @@ The frame is 1 high and 4/3 wide, y down from the top edge, x from the middle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from segmenter.data.scenes.textures import Material
 
 NEAR = 0.4  # metres; nothing is drawn closer
 FAR = 200.0  # metres; the depth of the sky
+Given = ParamSpec("Given")
 Span = tuple[float, float]
 Polygon = list[tuple[float, float]]
 Points = Sequence[tuple[float, float, float]]
@@ -66,7 +69,8 @@ class Surface:
     """Polygons (frame units) of one class and material in one plane.
 
     at: where the plane lies (metres; see the module); depths: the nearest and farthest point, which bound what a pixel
-    at the very edge of a grazing plane may claim; shade: gain over the width and the height.
+    at the very edge of a grazing plane may claim; shade: gain over the width and the height; thing: the number, from 1,
+    of the house, tree, car or piece of furniture that it is a side of, or 0.
     """
 
     label: Label
@@ -76,6 +80,7 @@ class Surface:
     material: Material
     depths: Span
     shade: Span = (0.0, 0.0)
+    thing: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,9 @@ class Drawing:
     haze: float = math.inf
     noise: float = 3.0
     noise_phase: tuple[int, int] = (0, 0)
+    things: int = 0
+    """How many things have been drawn; a surface that is added is one of the last, if `of_a_thing`."""
+    of_a_thing: bool = False
 
     def add(
         self, label: Label, plane: str, at: float, corners: Points, material: Material, shade: Span = (0, 0)
@@ -110,7 +118,7 @@ class Drawing:
         """One polygon given by its world corners (N 3)."""
         near, *_, far = sorted(max(z, NEAR) for _, _, z in corners)
         polygon = self.camera.project(corners)
-        self.surfaces.append(Surface(label, plane, at, (polygon,), material, (near, far), shade))
+        self.surfaces.append(Surface(label, plane, at, (polygon,), material, (near, far), shade, self._thing()))
 
     def front(self, label: Label, x: Span, y: Span, z: float, material: Material, shade: Span = (0, 0)) -> None:
         """A rectangle that faces the camera."""
@@ -140,7 +148,10 @@ class Drawing:
     def discs(self, label: Label, circles: Points, z: float, material: Material, shade: Span = (0, 0)) -> None:
         """Circles (X, Y, radius) that face the camera, one surface together."""
         rings = [self.camera.project([(x + r * c, y + r * s, z) for c, s in RING]) for x, y, r in circles]
-        self.surfaces.append(Surface(label, "front", z, tuple(rings), material, (z, z), shade))
+        self.surfaces.append(Surface(label, "front", z, tuple(rings), material, (z, z), shade, self._thing()))
+
+    def _thing(self) -> int:
+        return self.things if self.of_a_thing else 0
 
     def shadow(self, x: Span, z: Span, height: float, light: float = 0.5) -> None:
         """The shadow on the ground of a thing over the given spans: a contact shadow and one away from the sun."""
@@ -150,3 +161,16 @@ class Drawing:
             cz, rz = (z[0] + z[1]) / 2, (z[1] - z[0]) / 2 * 1.12 + 0.08
             ring = [(cx + rx * c, 0.0, cz + rz * s) for c, s in CUSHION]
             self.shadows.append((self.camera.project(ring), left))
+
+
+def thing(draw: Callable[Concatenate[Drawing, Given], None]) -> Callable[Concatenate[Drawing, Given], None]:
+    """A function that draws one thing: all surfaces that it adds have a new number."""
+
+    @wraps(draw)
+    def numbered(drawing: Drawing, *arguments: Given.args, **named: Given.kwargs) -> None:
+        drawing.things += 1
+        drawing.of_a_thing = True
+        draw(drawing, *arguments, **named)
+        drawing.of_a_thing = False
+
+    return numbered

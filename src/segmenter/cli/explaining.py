@@ -1,0 +1,73 @@
+"""The verb that looks inside a network: explain."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from segmenter.cli.arguments import Device, Model, as_json
+from segmenter.errors import WrongUse, cleaned, shown
+from segmenter.streams import tell
+
+
+def explain(
+    model: Model,
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGES...")],
+    out: Path,
+    at: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="X,Y")] = (),
+    class_names: Annotated[UseAppendAction[tuple[str, ...]], arg(name="class", metavar="NAME")] = (),
+    layers: Annotated[str, arg(metavar="L,L")] = "",
+    native: bool = False,
+    published: bool = False,
+    overwrite: bool = False,
+    device: Device = "auto",
+    json: bool = False,
+) -> None:
+    """Show what the network looks at: attention of every head, of the class embeddings, rollout and relevance.
+
+    Args:
+        model: Folder of a model or a run, published checkpoint, or a name that `models` lists.
+        images: Files, folders or globs.
+        out: Folder for NAME/overview.jpg and the sheets of each photo beside it.
+        at: A point to look at, x from the left and y from the top in pixels of the photo, as in 120,80; may be
+            repeated. None: one in the widest region of each of four classes.
+        class_names: A class to look at: where its embedding attends, and which patches decide its pixels; may be
+            repeated.
+        layers: Of the encoder, counted from 0, as in 1,4,8,11; none: those that the paper shows.
+        native: Keep the photos' scale instead of bringing them to the training's; large ones are seen in windows.
+        published: The maps that the published script show_attn_map writes, in its own folders and colours.
+        overwrite: Write anew what an earlier `explain` wrote there; files of others are never overwritten.
+        device: Where the model runs, or cuda:1 and so on; auto: the best there is.
+        json: Print what was looked at, and the files written, as JSON.
+    """
+    points = [(y, x) for x, y in (_numbers(text, "at", 2) for text in at)]
+    chosen = _numbers(layers, "layers") if layers else []
+    if published and native:
+        raise WrongUse(
+            "the published script looks at a photo at the training's scale; leave out --native or --published"
+        )
+    from segmenter.published.loading import load
+    from segmenter.views.explanations import explain_files, summary
+    from segmenter.views.published_maps import published_maps
+
+    network = load(model, device)
+    if published:
+        written = published_maps(network, images, out, points, class_names, chosen, overwrite)
+        told = f"{len(written[0]['files'])} pictures in {cleaned(str(out))}"
+    else:
+        written = explain_files(network, images, out, points, class_names, chosen, native, overwrite)
+        told = summary(written)
+    tell(as_json(written) if json else told)
+
+
+def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
+    """Whole numbers with commas between them.
+
+    Raises:
+        WrongUse: the text is something else.
+    """
+    if not re.fullmatch(r"-?\d{1,9}(,-?\d{1,9})*", text) or count not in (None, text.count(",") + 1):
+        example = "x and y with a comma between them, as in 120,80" if count else "whole numbers, as in 1,4,8,11"
+        raise WrongUse(f"{option} is {shown(text)}; write {example}")
+    return [int(number) for number in text.split(",")]
