@@ -46,7 +46,7 @@ __all__ = [
 
 Layout = Literal[
     "auto", "folder", "ade20k", "pascal_context", "pascal_context_59", "cityscapes", "voc", "camvid", "scenes",
-    "tables", "coco", "supervisely", "labelme", "label_studio", "cvat", "yolo",
+    "tables", "coco", "supervisely", "labelme", "label_studio", "cvat", "voc_xml", "yolo",
 ]  # fmt: skip
 Unlabelled = Literal["auto", "background", "ignore"]
 

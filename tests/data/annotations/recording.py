@@ -103,6 +103,9 @@ def of_supervision(root: Path, form: str) -> dict[str, np.ndarray]:
     if form == "yolo":
         data.as_yolo(str(images), str(labels), str(root / "data.yaml"))
         again = sv.DetectionDataset.from_yolo(str(images), str(labels), str(root / "data.yaml"), force_masks=True)
+    elif form == "voc":
+        data.as_pascal_voc(str(images), str(labels))
+        again = sv.DetectionDataset.from_pascal_voc(str(images), str(labels), force_masks=True)
     else:
         data.as_coco(str(images), str(root / "annotations.json"))
         again = sv.DetectionDataset.from_coco(str(images), str(root / "annotations.json"), force_masks=True)
@@ -174,6 +177,7 @@ RECORDED = {
     "datumaro_voc": lambda root: of_datumaro(root, "voc_segmentation", False, label_map=COLORS),
     "supervision_yolo": lambda root: of_supervision(root, "yolo"),
     "supervision_coco": lambda root: of_supervision(root, "coco"),
+    "supervision_voc": lambda root: of_supervision(root, "voc"),
     "labelme": of_labelme,
     "label_studio": of_label_studio,
 }

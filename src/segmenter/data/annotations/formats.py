@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from segmenter.data.annotations import coco, cvat, label_studio, labelme, supervisely, tables, yolo
+from segmenter.data.annotations import coco, cvat, label_studio, labelme, supervisely, tables, voc_xml, yolo
 from segmenter.data.annotations.listing import Listing
 from segmenter.data.annotations.record import Reading
 
@@ -37,6 +37,7 @@ FORMATS = {
         "Label Studio JSON", label_studio.recognise, label_studio.read, "a JSON file with a list of tasks"
     ),
     "cvat": Format("CVAT XML", cvat.recognise, cvat.read, "an XML file with `annotations`"),
+    "voc_xml": Format("Pascal VOC XML", voc_xml.recognise, voc_xml.read, "XML files with <annotation> and <polygon>"),
     "yolo": Format(
         "YOLO", yolo.recognise, yolo.read, "data.yaml (or classes.txt) and a text file of labels for each picture"
     ),

@@ -95,6 +95,9 @@ class Listing:
             parts = [part for part in re.split(r"[/\\]", spelling) if part not in ("", ".", "..")]
             if not parts:
                 continue
+            for folder in (near.parent, self.root):
+                if (path := folder.joinpath(*parts)) in self._pictures and not self._is_among_masks(path):
+                    return path
             key = parts[-1].casefold()
             found = self._by_name.get(key) or self._by_stem.get(key) or []
             if found:
@@ -105,6 +108,13 @@ class Listing:
         """The split that the names of a file and of its folders below the root say, or nothing."""
         found = [WORDS[match[1]] for part in path.relative_to(self.root).parts if (match := _split_word(part))]
         return found[-1] if found else ""
+
+    def _is_among_masks(self, path: Path) -> bool:
+        return any(MASK_FOLDER.fullmatch(part.lower()) for part in path.relative_to(self.root).parts[:-1])
+
+    @cached_property
+    def _pictures(self) -> frozenset[Path]:
+        return frozenset(self.pictures)
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -120,7 +130,7 @@ class Listing:
 
         def likeness(path: Path) -> tuple[int, int, int]:
             own = path.relative_to(self.root).parts
-            masks = any(MASK_FOLDER.fullmatch(part.lower()) for part in own[:-1])
+            masks = self._is_among_masks(path)
             beside = _common(own[:-1], near.relative_to(self.root).parts[:-1])
             return _common(own[-2::-1], parts[-2::-1]), -masks, beside
 

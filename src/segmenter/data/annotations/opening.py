@@ -177,7 +177,8 @@ def _classes(labels: Labels, unlabelled: str, own: str, root: Path) -> tuple[Cla
     classes = classes if own else Classes(tuple(names), fill_colors(repeated))
     rest = place if unlabelled == "background" and place is not None else classes.ignore
     other = classes.ignore if place is None else place
-    values = (other if name.casefold() in BACKGROUND_NAMES else names.index(name) for name in labels.names)
+    places = {name: i for i, name in enumerate(names)}
+    values = (other if name.casefold() in BACKGROUND_NAMES else places[name] for name in labels.names)
     return classes, tuple(values), rest
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segmenter.data.classes import Color
+from segmenter.data.classes_yaml import MOST_CLASSES, Color
 from segmenter.data.pairs import first
 from segmenter.errors import UserError, shown
 
@@ -73,18 +73,22 @@ class Picture:
 
 @dataclass
 class Labels:
-    """Names of classes in order, some with colours."""
+    """Names of classes with their positions, in order, and the colours of some."""
 
-    names: list[str] = field(default_factory=list)
+    names: dict[str, int] = field(default_factory=dict)
     colors: dict[str, Color] = field(default_factory=dict)
 
     def place(self, name: str) -> int:
-        """The position of a name, which is added where it is new; IGNORED for those that mean so."""
+        """The position of a name, which is added where it is new; IGNORED for those that mean so.
+
+        Raises:
+            UserError: there are more names than there can be classes.
+        """
         if name.casefold() in IGNORED_NAMES:
             return IGNORED
-        if name not in self.names:
-            self.names.append(name)
-        return self.names.index(name)
+        if len(self.names) >= MOST_CLASSES and name not in self.names:
+            raise UserError(f"there are more than {MOST_CLASSES} names of classes; is the class what was exported?")
+        return self.names.setdefault(name, len(self.names))
 
 
 class Problems:
