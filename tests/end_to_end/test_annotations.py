@@ -105,6 +105,18 @@ def test_check_and_train_take_annotations_as_they_are(annotated, tmp_path, comma
     assert scores.confusion.sum() == 2 * 64 * 64
 
 
+def test_a_model_is_scored_with_what_its_data_left_unlabelled(annotated, tmp_path, command, tiny_recipe):
+    recipe = tiny_recipe(annotated, decoder={"name": "linear"}, steps=2)
+    recipe.data.unlabelled = "ignore"
+    train(recipe, tmp_path / "run")
+    model = segmenter.load(tmp_path / "run")
+    assert model.classes.names == NAMES
+    labelled = sum(np.count_nonzero(np.load(annotated / f"p{number}.npy")) for number in (10, 11))
+    assert segmenter.evaluate(model, annotated, split="val").confusion.sum() == labelled
+    answer = command("evaluate", tmp_path / "run", annotated, "--split", "val")
+    assert answer.status == 0, answer.err
+
+
 def test_check_names_what_cannot_be_drawn(annotated, command):
     Image.new("RGB", (64, 65)).save(annotated / "photos/p03.png")
     answer = command("check", annotated)

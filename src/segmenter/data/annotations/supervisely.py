@@ -85,7 +85,7 @@ def _read_file(listing: Listing, file: Path, known: frozenset[str], reading: Rea
         where = f"{file}: object {position}"
         with reading.problems.at(where):
             name = entry.get("classTitle") if isinstance(entry, dict) else None
-            if name not in known:
+            if not isinstance(name, str) or name not in known:
                 raise BadShape(f"has the class {shown(name)}, which {META} does not have")
             form = _form(entry)
             if form is None:
