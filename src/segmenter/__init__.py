@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from segmenter.inspection.attention import attention
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
-    from segmenter.training.starting import resume, train
+    from segmenter.studies.reporting import report
+    from segmenter.studies.starting import resume, train
     from segmenter.views.overlay import overlay
 
 _HOMES = {
@@ -31,8 +32,9 @@ _HOMES = {
     "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
-    "resume": "segmenter.training.starting",
-    "train": "segmenter.training.starting",
+    "report": "segmenter.studies.reporting",
+    "resume": "segmenter.studies.starting",
+    "train": "segmenter.studies.starting",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "open_data",
     "overlay",
     "predict",
+    "report",
     "resume",
     "train",
 ]

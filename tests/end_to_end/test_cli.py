@@ -22,16 +22,17 @@ from segmenter.published.loading import load
 COMMAND = str(Path(sys.executable).parent / "segmenter")
 DATA = tuple(f"--data.{field.name.replace('_', '-')}" for field in fields(Data) if field.name != "root")
 OPTIONS = {
-    "train": ("--out", "--config", "--device", "--data.root", "--augment.crop", "--encoder.name", "--decoder.layers",
-              "--train.lr", "--train.class-weights", "--inference.window"),
+    "train": ("--out", "--config", "--device", "--report", "--data.root", "--augment.crop", "--encoder.name",
+              "--decoder.layers", "--train.lr", "--train.class-weights", "--inference.window"),
     "check": ("--task", "--model", "--split", "--out", "--overwrite", "--device", *DATA),
-    "resume": ("--device",),
+    "resume": ("--device", "--report"),
     "evaluate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--alignment", "--device", "--precision",
                  "--workers", "--json"),
     "predict": ("--out", "--multiscale", "--native", "--preset", "--overlays", "--confidence", "--format",
                 "--overwrite", "--device", "--precision", "--json"),
     "calibrate": ("--split", "--multiscale", "--native", "--preset", *DATA, "--device", "--workers", "--json"),
     "explain": ("--out", "--at", "--class", "--layers", "--native", "--published", "--overwrite", "--device", "--json"),
+    "report": ("--out", "--data", "--split", "--device", "--workers"),
     "benchmark": ("--image", "--size", "--batch", "--only", "--device", "--precision", "--seconds", "--json"),
     "prepare": ("DATASET", "ROOT", "cityscapes"),
     "demo": ("--out", "--device"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmenter import cli
+from segmenter.cli import using
 from segmenter.data.sets.named_classes import CITYSCAPES_IDS, named_classes
 from segmenter.errors import UserError
 from segmenter.inference.predict import predict
@@ -39,7 +39,7 @@ def photos(tmp_path):
 
 
 def test_the_command_offers_all_of_them():
-    assert cli.LabelFormat == Format
+    assert using.LabelFormat == Format
 
 
 def files(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The command `segmenter`: verbs to functions. torch is imported only when a verb starts to work."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -13,18 +14,20 @@ from segmenter.cli.calibrating import calibrate
 from segmenter.cli.data import check, prepare
 from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
-from segmenter.cli.training import demo, recipe_named, resume, train_with
+from segmenter.cli.runs import report
+from segmenter.cli.training import demo, recipe_named, resume_with, train_with
 from segmenter.cli.using import benchmark, evaluate, predict
 from segmenter.errors import Said, UserError, WrongUse, cleaned
 
 VERBS = {
     "train": train_with,
     "check": check,
-    "resume": resume,
+    "resume": resume_with,
     "evaluate": evaluate,
     "predict": predict,
     "calibrate": calibrate,
     "explain": explain,
+    "report": report,
     "benchmark": benchmark,
     "prepare": prepare,
     "demo": demo,
@@ -51,8 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    command = shlex.join(["segmenter", *arguments])
     try:
-        verbs = VERBS | {"train": train_with(recipe_named(arguments))}  # in its place, the first
+        # In their places, the first ones.
+        verbs = VERBS | {"train": train_with(recipe_named(arguments), command), "resume": resume_with(command)}
         tyro.extras.subcommand_cli_from_dict(
             verbs,
             args=arguments,

@@ -15,13 +15,14 @@ from segmenter.errors import UserError, WrongUse, cleaned
 DEFAULT_RECIPE = "finetune"
 
 
-def train_with(default: Recipe):
-    """The verb `train`, whose settings default to those of the recipe that --config named."""
+def train_with(default: Recipe, command: str):
+    """The verb `train` with the settings of the recipe that --config named as defaults; the run keeps the command."""
 
     def train(
         out: Path,
         config: str = DEFAULT_RECIPE,
         device: Device = "auto",
+        report: bool = True,
         recipe: Annotated[Recipe, arg(name=""), FlagConversionOff, AvoidSubcommands] = default,
     ) -> None:
         """Train a model on images and masks.
@@ -30,27 +31,36 @@ def train_with(default: Recipe):
             out: New folder for the run: the best model, the log, and what `resume` needs.
             config: Recipe: a name (see `segmenter models`) or a YAML file. The defaults below are this recipe's.
             device: Where to train, or cuda:1 and so on; auto: the best there is. Several processes have one each.
+            report: Write report.html into the folder: curves and some images after each validation, all at the end.
             recipe: Settings.
         """
-        from segmenter.training.loop import train
+        from segmenter.studies.live import train
 
-        best = train(recipe, out, device)
+        best = train(recipe, out, device, command, report)
         print_once(_finished(recipe, best, out))
 
     return train
 
 
-def resume(run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device = "auto") -> None:
-    """Go on with an interrupted training exactly where it was saved.
+def resume_with(command: str):
+    """The verb `resume`; the run keeps the command."""
 
-    Args:
-        run: Folder that `train` wrote.
-        device: Where to train, or cuda:1 and so on; auto: the best there is. Several processes have one each.
-    """
-    from segmenter.training.loop import resume
+    def resume(
+        run: Annotated[Positional[Path], arg(metavar="RUN")], device: Device = "auto", report: bool = True
+    ) -> None:
+        """Go on with an interrupted training exactly where it was saved.
 
-    best = resume(run, device)
-    print_once(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
+        Args:
+            run: Folder that `train` wrote.
+            device: Where to train, or cuda:1 and so on; auto: the best there is. Several processes have one each.
+            report: Write report.html into the folder, as `train` does.
+        """
+        from segmenter.studies.live import resume
+
+        best = resume(run, device, command, report)
+        print_once(_finished(recipes.read(str(run / "recipe.yaml")), best, run))
+
+    return resume
 
 
 def _finished(recipe: Recipe, best: float, run: Path) -> str:

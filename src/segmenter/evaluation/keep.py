@@ -1,5 +1,6 @@
 """Evaluation that keeps the counts of every image: one pass, shared by the processes, and the folder that it fills."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -47,6 +48,7 @@ def keep_in(
     about = {"model": source, "split": found.split, "data": asdict(found.settings) if found.settings else {}}
     about |= {"multiscale": asked.multiscale, "inference": asdict(asked.settings)}
     about |= {"precision": str(model.precision).removeprefix("torch."), "segmenter": version("vit-segmenter")}
+    about |= {"weights": fingerprint(model)}
     kept = keep(model, found.samples, asked, about, workers, show, together)
     with shared():
         if first:
@@ -84,6 +86,15 @@ def keep(
         counts = gather_object(counts)
     counts = [of_image for _, of_image in sorted(counts, key=lambda counted: counted[0])]
     return task.collect(model, [sample.name for sample in samples], counts, asked, about or {})
+
+
+def fingerprint(model: Segmenter) -> str:
+    """The sha256 of what a model answers by: its weights, wherever they lie, and its temperature."""
+    digest = hashlib.sha256(f"{model.temperature!r} ".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _placed(places: Sequence[int], stream: Iterator[tuple]) -> Iterator[Loaded]:

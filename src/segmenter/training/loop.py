@@ -32,10 +32,11 @@ from segmenter.model.segmenter import Segmenter
 from segmenter.model.transfer import transfer
 from segmenter.progress import Progress
 from segmenter.published.loading import load
-from segmenter.training import checkpoint, optim, sharding
+from segmenter.training import checkpoint, environment, optim, sharding
 from segmenter.training.alone import alone
 from segmenter.training.objective import OBJECTIVES, Objective
 from segmenter.training.stopping import Stopped, StopsOnInterrupt
+from segmenter.training.watching import UNWATCHED, Validated, Watch
 
 LOG_EVERY = 10
 CPU = torch.device("cpu")
@@ -47,8 +48,10 @@ def say(text: str) -> None:
         progress.say(text)
 
 
-def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
+def train(recipe: Recipe, out: Path, device: str = "auto", watch: Watch = UNWATCHED, command: str = "") -> float:
     """Trains a new model into the folder `out`, on a device, and returns its best validation score (0 to 1).
+
+    `command` is kept in the folder, as what made it.
 
     Raises:
         UserError: wrong data or settings, no such device, a loss that is no longer finite, or it was told to stop.
@@ -64,10 +67,10 @@ def train(recipe: Recipe, out: Path, device: str = "auto") -> float:
         with processes.together():
             if main:
                 checkpoint.claim(out, recipe)
-        return run.go()
+        return run.go(watch, command)
 
 
-def resume(out: Path, device: str = "auto") -> float:
+def resume(out: Path, device: str = "auto", watch: Watch = UNWATCHED, command: str = "") -> float:
     """Goes on with a run where its state was saved last, on a device, and returns its best validation score.
 
     Raises:
@@ -82,7 +85,8 @@ def resume(out: Path, device: str = "auto") -> float:
             state = checkpoint.load_state(out, say)
         if state is None:
             say(f"{out} was ended before its first state was saved: it starts anew from its recipe.yaml")
-        return (_begun(recipe, out, here) if state is None else _restored(recipe, out, here, state)).go()
+        run = _begun(recipe, out, here) if state is None else _restored(recipe, out, here, state)
+        return run.go(watch, command)
 
 
 @contextmanager
@@ -244,13 +248,16 @@ class Run:
         }
 
     @processes.ends_with_the_others
-    def go(self) -> float:
+    def go(self, watch: Watch = UNWATCHED, command: str = "") -> float:
         """Trains to the last step and returns the best validation score.
 
         Raises:
             UserError: it was told to stop, or cannot go on; what it did is saved.
         """
         main = self.accelerator.is_main_process
+        if main and (self.step < self.settings.steps or self.unscored):
+            here = environment.describe(self.device, self.precision, self.accelerator.num_processes)
+            environment.record(self.out, {"command": command, "after_step": self.step} | here)
         log = checkpoint.Log(self.out, self.step, self.unscored) if main else None
         settings = self.settings
         bar = Progress(total=settings.steps, initial=self.step, desc="train", unit="step", disable=not main)
@@ -277,7 +284,7 @@ class Run:
                                 log.write({"step": self.step, **entry})
                             since, images = time.perf_counter(), 0
                     if self.unscored:
-                        self._validate(log)
+                        self._validate(log, watch)
                         self.unscored = False
                         since, images = time.perf_counter(), 0
                 except Stopped:
@@ -288,6 +295,8 @@ class Run:
                 if self.ending and not last:
                     end = f"stopped after step {self.step}; go on with: segmenter resume {self.out}"
                     processes.end(UserError(end))
+        if main:  # once signals have their own meaning again: everything is saved
+            watch.on_end(self.out)
         return self.best
 
     def _next(self, batches: Iterator[dict]) -> dict:
@@ -376,7 +385,7 @@ class Run:
         if main:
             checkpoint.save_state(self.out, state)
 
-    def _validate(self, log: checkpoint.Log | None) -> None:
+    def _validate(self, log: checkpoint.Log | None, watch: Watch) -> None:
         """Scores the model on val, saves it as last/, and at the top of the folder if it is the best so far.
 
         Raises:
@@ -399,6 +408,7 @@ class Run:
         if score > self.best:
             self.best = score
             judged.save(self.out)
+        watch.on_validation(Validated(self.out, judged, self.data, self.step, self.settings.steps))
 
     def _train_mode(self) -> None:
         self.network.train()

@@ -8,7 +8,7 @@ from segmenter import recipes
 from segmenter.config import Recipe
 from segmenter.data.samples import DataSet
 from segmenter.errors import UserError
-from segmenter.training import loop
+from segmenter.studies import live
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     out: str | Path,
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
+    report: bool = True,
 ) -> float:
     """Trains a new model into the folder `out` and returns its best validation score (0 to 1).
 
@@ -34,6 +35,7 @@ def train(
         settings: single settings that replace the recipe's, by their names on the command line without the dashes,
             as {"train.lr": 3e-4}.
         device: `auto` (the best there is), `cpu`, `cuda`, `cuda:1`, `mps` ...
+        report: write report.html into the folder: curves and some images after each validation, all at the end.
 
     Returns:
         The mean IoU, or of a model of depth delta1, of the validation that was best.
@@ -50,10 +52,10 @@ def train(
             f"{recipe.task}; open it with task {recipe.task!r}, or choose another decoder"
         )
     known = data.settings if isinstance(data, DataSet) else replace(recipe.data, root=str(data))
-    return loop.train(replace(recipe, data=known), Path(out), device)
+    return live.train(replace(recipe, data=known), Path(out), device, reports=report)
 
 
-def resume(run: str | Path, device: str = "auto") -> float:
+def resume(run: str | Path, device: str = "auto", report: bool = True) -> float:
     """Goes on with an interrupted training exactly where it was saved; returns its best validation score (0 to 1).
 
     >>> best = segmenter.resume("runs/first")  # has come to its end, so there is nothing to do
@@ -63,11 +65,12 @@ def resume(run: str | Path, device: str = "auto") -> float:
     Args:
         run: folder that `train` wrote.
         device: as for `train`.
+        report: as for `train`.
 
     Raises:
         UserError: the folder is not a run, its files are damaged, or as `train`.
     """
-    return loop.resume(Path(run), device)
+    return live.resume(Path(run), device, reports=report)
 
 
 def _with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
