@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from segmenter.cli.arguments import DataFolder, Device, Split
-from segmenter.cli.data_settings import DataOfModel
+from segmenter.cli.data_settings import DataAtRoot, DataOfModel
 from segmenter.config import Data
 from segmenter.errors import WrongUse, cleaned, listed
 from segmenter.ranges import checked

@@ -163,7 +163,8 @@ class Run:
             UserError: it was told to stop, or cannot go on; what it did is saved.
         """
         main = self.accelerator.is_main_process
-        if main and (not self.over or self.unscored):
+        ended = self.over and not self.unscored  # before this session
+        if main and not ended:
             here = environment.describe(self.device, self.precision, self.accelerator.num_processes)
             environment.record(self.out, {"command": command, "after_step": self.step} | here)
         log = checkpoint.Log(self.out, self.step, self.unscored) if main else None
@@ -208,7 +209,7 @@ class Run:
                     processes.end(UserError(end))
         if self.step < settings.steps:
             say(f"ended after step {self.step}: no better score in {self.worse} validations (train.patience)")
-        if main:  # once signals have their own meaning again: everything is saved
+        if main and not ended:  # once signals have their own meaning again: everything is saved
             watch.on_end(self.out)
         return self.best
 
