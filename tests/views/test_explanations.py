@@ -12,7 +12,7 @@ import segmenter
 from segmenter.errors import UserError
 from segmenter.inspection.places import windows_on
 from segmenter.views import explanations
-from segmenter.views.asked import POINTS
+from segmenter.views.asked import POINTS, overview, what_to_look_at
 from segmenter.views.attention_sheets import seen
 from segmenter.views.explanations import explain_files, paper_layers
 from segmenter.views.heat import MARK, Scale, color_bar, heat, mark, own_scale, shared_scale, spoken
@@ -165,6 +165,20 @@ def test_without_points_and_classes_the_widest_regions_are_looked_at(model, phot
         assert point["class"] == f"c{labels[point['y'], point['x']]}"
         assert point["window"].startswith("window ")
     assert {entry["class"] for entry in entry["classes"]} == set(present)
+
+
+def test_the_overview_frames_the_windows_that_are_looked_at(model):
+    """The frame is white, and nothing else of a black photo is."""
+    pixels, at = np.zeros((64, 300, 3), np.uint8), (50, 250)
+    asked = what_to_look_at(model, pixels, segmenter.predict(model, pixels, native=True), [at], [], native=True)
+    asked.shown.clear()
+    scale = overview(asked, asked.points[0]).width / 300
+    white = (np.asarray(overview(asked, asked.points[0])) == 255).all(2)
+    rows, columns = (np.flatnonzero(white.sum(side) > 20) for side in (1, 0))
+    top, left, bottom, right = asked.points[0].window.box
+    assert left <= at[1] < right
+    found = np.array([rows.min(), columns.min(), rows.max(), columns.max()]) / scale
+    np.testing.assert_allclose(found, [top, left, bottom, right], atol=1)
 
 
 def test_a_decoder_without_embeddings_has_no_sheets_of_classes(photo, tmp_path):

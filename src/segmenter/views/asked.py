@@ -119,7 +119,7 @@ def overview(asked: Asked, only: Subject | None = None) -> Image.Image:
     if len(asked.windows) > 1:
         subjects = [only] if only else [*asked.points, *asked.classes, *asked.shown]
         for box in {subject.window.box for subject in subjects}:
-            left, top, right, bottom = (side * scale for side in box)
+            top, left, bottom, right = (side * scale for side in box)
             draw.rectangle([left, top, right - 1, bottom - 1], outline="white", width=line)
     for number, subject in enumerate(asked.points, 1):
         if only is None or only is subject:
