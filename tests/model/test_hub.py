@@ -29,7 +29,9 @@ def silent(monkeypatch, tmp_path):
 
 
 def test_a_silent_hub_is_asked_once_and_the_remedy_is_said(silent):
-    told = r"cannot be reached \(Name or service not known\); .*`hf download timm/vit_tiny\S+ model.safetensors`.*its path"
+    told = (
+        r"cannot be reached \(Name or service not known\); .*`hf download timm/vit_tiny\S+ model.safetensors`.*its path"
+    )
     with pytest.raises(UserError, match=told):
         timm_vit.create_vit(config.Encoder(NAME, pretrained="hub"))
     assert silent == [hub.LONGEST]

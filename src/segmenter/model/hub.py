@@ -1,4 +1,4 @@
-"""Weights of timm's models on the Hugging Face hub: asked for once, briefly; what was fetched before is used without it.
+"""Weights of timm's models on the Hugging Face hub: asked for once, briefly; earlier downloads serve where it is silent.
 
 The hub's own library tries again for a minute before it gives up.
 """
