@@ -1,4 +1,4 @@
-"""Weights of timm's models on the Hugging Face hub: asked for once, briefly; earlier downloads serve where it is silent.
+"""Weights of timm's models on the Hugging Face hub: asked for once and briefly, else taken from earlier downloads.
 
 The hub's own library tries again for a minute before it gives up.
 """
