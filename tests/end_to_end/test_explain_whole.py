@@ -117,7 +117,7 @@ def test_names_in_all_letters_and_signs_are_drawn_and_pictures_are_the_same_agai
     for out in ("first", "second"):
         told = command("explain", tmp_path / "модель", "--classes", "--out", tmp_path / out)
         assert (told.status, told.err) == (0, "")
-    assert {"道路", "$a_b$", "небо", "two lines"} <= set(svg_texts(tmp_path / "first" / "classes.svg"))
+    assert {"道路", "$a_b$", "небо", r"two\nlines"} <= set(svg_texts(tmp_path / "first" / "classes.svg"))
     for kind in ("png", "svg"):
         first, second = ((tmp_path / out / f"classes.{kind}").read_bytes() for out in ("first", "second"))
         assert first == second
