@@ -102,7 +102,7 @@ def test_the_temperature_that_made_the_labels_is_found(true_temperature, pixels,
     assert kept.temperature() == pytest.approx(true_temperature, rel=0.02 if pixels > 5000 else 0.1)
 
 
-def test_it_has_the_least_loss_and_images_count_by_their_pixels(monkeypatch):
+def test_it_has_the_least_score_and_images_count_by_their_pixels(monkeypatch):
     monkeypatch.setattr(temperature, "PIXELS", 10**6)
     kept = SomePixels(5, 3, 255)
     images = [sampled(1.5, 3), (sampled(0.7, 4)[0][..., :20, :30], sampled(0.7, 4)[1][:20, :30])]
@@ -111,8 +111,18 @@ def test_it_has_the_least_loss_and_images_count_by_their_pixels(monkeypatch):
     logits = torch.cat([logits[0].flatten(1) for logits, _ in images], 1).double()
     labels = torch.cat([labels.flatten() for _, labels in images])
     tried = torch.linspace(0.5, 3, 2501, dtype=torch.float64)
-    losses = [torch.nn.functional.cross_entropy(logits.T / value, labels).item() for value in tried]
-    assert kept.temperature() == pytest.approx(tried[int(np.argmin(losses))].item(), abs=1.1e-3)
+    right = logits.argmax(0) == labels
+    scores = [((logits / value).softmax(0).amax(0) - right.double()).square().sum().item() for value in tried]
+    assert kept.temperature(earlier=5.0) == pytest.approx(tried[int(np.argmin(scores))].item(), abs=2e-3)
+
+
+def test_where_the_images_do_not_agree_the_earlier_temperature_stays():
+    kept, geometry = SomePixels(5, 6, 255), Geometry((80, 90), (80, 90))
+    for number, true_temperature in enumerate([0.7, 1.0, 1.7, 0.8, 1.2, 1.5]):
+        logits, labels = sampled(true_temperature, number)
+        kept.add(number, [(logits, geometry)], labels)
+    assert kept.temperature() == 1
+    assert 1 < kept.temperature(earlier=3.0) < 1.5
 
 
 @pytest.mark.parametrize(("right", "expected"), [(True, 1 / temperature.MOST), (False, temperature.MOST)])
@@ -199,7 +209,7 @@ def test_the_model_keeps_its_temperature(disc_run, discs, command, tmp_path):
     assert json.loads((tmp_path / "again/config.json").read_text())["calibration"] == kept["calibration"]
     told = command("calibrate", run, discs, "--workers", 0)
     first, *rest, last = told.out.splitlines()
-    assert first == f"temperature {found['temperature']:.4f} (before {found['temperature']:g})"
+    assert first == f"temperature {found['temperature']:g}: no other is better"
     assert [line.split()[0] for line in rest] == ["expected", "val", "test"]
     assert last == f"kept in {run / 'config.json'}"
 

@@ -1,7 +1,7 @@
 """How far confidence can be trusted: of the pixels that a model is 80 % sure of, are 80 % right?
 
-Expected calibration error with BINS bins of equal width over all labelled pixels (arXiv 1706.04599, section 2), and the
-one temperature that minimises the negative log-likelihood of val's masks (section 4.2), which changes no label.
+Expected calibration error with BINS bins of equal width over all labelled pixels (arXiv 1706.04599, section 2), and one
+temperature (section 4.2), fitted to the masks of val, which changes no label.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,8 +55,9 @@ class Calibration:
 
     def table(self) -> str:
         """The errors for people, in percent."""
+        kept = self.temperature == self.earlier
         lines = [
-            f"temperature {self.temperature:.4f} (before {self.earlier:g})",
+            f"temperature {self.temperature:g}" + (": no other is better" if kept else f" (before {self.earlier:g})"),
             "expected calibration error, %    before   after",
         ]
         for split, bins in self.before.items():
@@ -79,7 +80,7 @@ def calibrate(
     """Fits the temperature of a model's probabilities to masks that it has not learnt from, and sets it.
 
     `model.temperature` is what `result.confidence()` and `result.probabilities()` use from then on; `model.save` keeps
-    it. Labels, and so all scores of them, stay as they are.
+    it. Labels, and so all scores of them, stay as they are. Where the masks do not show that it is wrong, so does it.
 
     >>> model = segmenter.load("runs/first")
     >>> found = segmenter.calibrate(model, "photos", show=False)
@@ -133,15 +134,20 @@ def _calibrated(model: Segmenter, splits: dict[str, Sequence[Sample]], fitted: s
         pixels.add(number, passes, truth)
     if not pixels.count:
         raise UserError(f"every pixel of the masks in {fitted} is ignored; choose another split")
-    model.temperature = pixels.temperature()
-    before, after = ({split: np.zeros((BINS, 3)) for split in splits} for _ in range(2))
+    found = pixels.temperature(earlier)
+    before, after = {}, {}
     for split, samples in splits.items():
+        before[split], after[split] = np.zeros((2, BINS, 3))
         for _, passes, truth in look(samples, title=f"check on {split}"):
             labels, top = upsample.confidence(passes, earlier)
             before[split] += image_bins(top, labels, truth, ignore)
-            top = upsample.probability_of(passes, labels, model.temperature)
+            if found != earlier:
+                top = upsample.probability_of(passes, labels, found)
             after[split] += image_bins(top, labels, truth, ignore)
-    return Calibration(model.temperature, earlier, before, after)
+        if split == fitted and expected_error(after[split]) >= expected_error(before[split]):
+            found, after[split] = earlier, before[split]  # for this measure, it was as good as a temperature makes it
+    model.temperature = found
+    return Calibration(found, earlier, before, after)
 
 
 def _labelled(model: Segmenter, data: DataSet, split: str) -> Sequence[Sample]:

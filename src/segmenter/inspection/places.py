@@ -33,7 +33,7 @@ class Box(NamedTuple):
     right: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Window:
     """A part of a photo that passes through the network by itself."""
 
