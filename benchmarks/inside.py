@@ -2,7 +2,7 @@
 
 python -m benchmarks.inside --model RUN [--data DATA] [--images N] [--write]
 
-Of each test image a random pixel is asked for, and a random class of those that the model gives at least a thirtieth of
+Of each image a random pixel is asked for, and a random class of those that the model gives at least a thirtieth of
 the window. Patches are removed by giving them the mean colour of the normalisation, the highest ranked first; the
 curve of the probability over the share removed starts at the whole image and ends at one colour. The smaller the area
 under it, the more faithful the ranking.
@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections import defaultdict
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def area(model: Segmenter, images: Tensor, cells: Tensor, label: int, values: Te
     return torch.trapezoid(torch.cat(probabilities), removed / count).item()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def asked(model: Segmenter, images: Tensor, random: np.random.Generator) -> list[tuple[Tensor, int]]:
     """Cells (h w, summing to 1) and class: of a pixel, one cell; of a class, those that it wins."""
     logits = model(images)[0]
@@ -159,7 +160,10 @@ def main() -> None:
     """Measures and reports; the results page is written if told to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a trained model for labels")
-    parser.add_argument("--data", default="scenes", help="whose test split is looked at")
+    parser.add_argument("--data", default="scenes")
+    parser.add_argument(
+        "--split", default="val", help="of the data; the weights of relevance were chosen on scenes of test"
+    )
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
@@ -167,9 +171,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model = segmenter.load(arguments.model).eval()
-    samples = segmenter.open_data(arguments.data).split("test")[: arguments.images]
+    samples = segmenter.open_data(arguments.data).split(arguments.split)[: arguments.images]
     areas = measured(model, [sample.image() for sample in samples], arguments.seed)
-    command = f"python -m benchmarks.inside --images {arguments.images} --seed {arguments.seed}"
+    command = f"python -m benchmarks.inside --model {Path(arguments.model).name} --images {arguments.images}"
     about = f"{model.recipe.encoder.name}, {len(model.encoder.vit.blocks)} blocks, {model.recipe.decoder.name}"
     where = machine(torch.device("cpu"))
     text = f"`{command}`, {about}, {len(samples)} images, {where}, {date.today()}.\n\n{table(areas)}"
