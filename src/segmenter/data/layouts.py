@@ -52,14 +52,17 @@ def open_labels(settings: config.Data) -> DataSet:
 
 def _annotated(root: Path, settings: config.Data) -> DataSet | None:
     """The annotations of a folder, unless it has masks for its images, and no table but a classes.yaml beside them."""
-    has_masks = False
-    with contextlib.suppress(UserError):
-        plain = find_folder(root, settings.split_seed)
-        has_masks = any(mask for pairs in plain.values() for _, mask in pairs.values())
+
+    def has_masks() -> bool:
+        with contextlib.suppress(UserError):
+            plain = find_folder(root, settings.split_seed)
+            return any(mask for pairs in plain.values() for _, mask in pairs.values())
+        return False
+
     own = root / "classes.yaml"
     if own.is_file() and not settings.classes:
         settings = replace(settings, classes=str(own))
-    if has_masks and own.is_file() and settings.layout == "auto":
+    if settings.layout == "auto" and own.is_file() and has_masks():
         return None
     return open_annotations(root, settings, has_masks)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -68,7 +68,7 @@ class AnnotatedSample(FileSample):
         return self.classes.decode(self.stored(), self.target_path)
 
 
-def open_annotations(root: Path, settings: config.Data, has_masks: bool) -> DataSet | None:
+def open_annotations(root: Path, settings: config.Data, has_masks: Callable[[], bool]) -> DataSet | None:
     """The data set that annotations in a folder describe, None where there are none of a known format.
 
     Masks that are there for the images come before shapes, unless the settings say otherwise.
@@ -80,9 +80,9 @@ def open_annotations(root: Path, settings: config.Data, has_masks: bool) -> Data
         return None
     listing = Listing(root)
     name = settings.layout if settings.layout in FORMATS else recognised(listing)
-    if name is None and listing.broken and not has_masks:
+    if name is None and listing.broken and not has_masks():
         raise UserError(f"{root} has no masks, and what may be its annotations cannot be read:", listing.broken)
-    if name is None or (has_masks and settings.layout == "auto" and FORMATS[name].read is not None):
+    if name is None or (settings.layout == "auto" and FORMATS[name].read is not None and has_masks()):
         return None
     known = FORMATS[name]
     if settings.layout != "auto" and not known.recognise(listing):
