@@ -182,4 +182,3 @@ def test_attention_is_compared_with_instances(model, write_data, tmp_path, capsy
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| 0", "| 1"]
     assert len(lines[2].split()) == 3 + 2 * (3 + 1)  # a number a head
     assert "instances; standard error" in lines[-1]
-

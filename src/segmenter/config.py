@@ -39,13 +39,16 @@ from segmenter.ranges import (
 
 __all__ = [
     "DECODERS", "Alignment", "Augment", "Data", "Decoder", "Depth", "DepthKind", "Dpt", "DptDepth", "Encoder",
-    "Inference", "Layout", "Linear", "MaskTransformer", "Recipe", "SetrMla", "SetrUp", "Task", "Train", "decoder",
+    "Inference", "Layout", "Linear", "MaskTransformer", "Recipe", "SetrMla", "SetrUp", "Task", "Train", "Unlabelled",
+    "decoder",
     "without_auxiliary",
 ]  # fmt: skip
 
 Layout = Literal[
-    "auto", "folder", "ade20k", "pascal_context", "pascal_context_59", "cityscapes", "voc", "camvid", "scenes"
-]
+    "auto", "folder", "ade20k", "pascal_context", "pascal_context_59", "cityscapes", "voc", "camvid", "scenes",
+    "tables", "coco", "supervisely", "labelme", "label_studio", "cvat", "voc_xml", "yolo",
+]  # fmt: skip
+Unlabelled = Literal["auto", "background", "ignore"]
 
 DepthKind = Literal["depth", "inverse"]
 Alignment = Literal["auto", "none", "median", "least_squares"]
@@ -69,6 +72,10 @@ class Data:
     """Value in a map that means one metre: 1000 for millimetres, 256 in KITTI; 0: not stated (floats are metres)."""
     depth_kind: DepthKind = "depth"
     """What depth maps hold: `depth`, or `inverse` depth (disparity)."""
+    unlabelled: Unlabelled = "auto"
+    """What pixels are that no annotation covers; `auto`: background, but as stated where masks have a table."""
+    skip_faults: bool = False
+    """Leave annotations with faults out, with a warning, instead of refusing them all."""
 
 
 @dataclass

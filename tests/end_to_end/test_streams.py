@@ -189,6 +189,7 @@ def test_what_the_system_refuses_is_a_sentence(verb, command, disc_run, discs, t
         "evaluate": [disc_run, name],
         "predict": [name, discs / "test" / "images", "--out", tmp_path / "out"],
         "calibrate": [name, discs],
+        "data": [name, "--out", tmp_path / "out"],
         "explain": [name, discs / "test" / "images", "--out", tmp_path / "out"],
         "report": [name],
         "benchmark": [name],

@@ -38,7 +38,7 @@ def test_weights_and_softmin_are_those_of_a_loop(monkeypatch):
         count, over, under = count + 1, over + chance * math.exp(-chance / 0.1), under + math.exp(-chance / 0.1)
         if given != predicted:
             pair = int(given), int(predicted)
-            weights[pair] = weights.get(pair, 0) + math.exp(-chance / 0.05)
+            weights[pair] = weights.get(pair, 0) + math.exp(-chance / module.SHARP)
     assert found.softmin == pytest.approx(over / under, rel=1e-5)
     assert {tuple(pair) for pair in found.pairs.tolist()} == weights.keys()
     for pair, weight in zip(found.pairs.tolist(), found.weights.tolist(), strict=True):
@@ -56,7 +56,7 @@ def test_a_region_says_where_it_is_and_what_it_holds():
     assert (large.given, large.predicted, large.box, large.pixels) == (0, 2, (4, 9, 10, 21), 66)
     assert large.given_probability == pytest.approx(0.02)
     assert large.predicted_probability == pytest.approx(0.75)
-    assert large.doubt == pytest.approx(11 * math.exp(-0.4) / 80, rel=1e-5)
+    assert large.doubt == pytest.approx(11 * math.exp(-0.02 / module.SHARP) / 80, rel=1e-5)
     assert (small.given, small.predicted, small.box) == (1, 0, (14, 0, 16, 3))
 
 

@@ -1,14 +1,15 @@
-"""The verbs `check` and `prepare`: what there is to learn from."""
+"""The verbs `check`, `data` and `prepare`: what there is to learn from."""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from segmenter.cli.arguments import DataFolder, Device, Split
-from segmenter.cli.data_settings import DataOfModel
+from segmenter.cli.data_settings import DataAtRoot, DataOfModel
 from segmenter.config import Data
 from segmenter.errors import WrongUse, cleaned, listed
 from segmenter.ranges import checked
@@ -103,6 +104,33 @@ def _compare(models: list["Segmenter"], samples: Sequence["Sample"], results: "R
         count = len(doubts.regions())
         where = cleaned(str(results.folder))
         tell(f"\n{len(doubts.samples)} images, {count} regions, pictures of {min(count, SHEETS)}: {where}")
+
+
+@checked
+def convert_data(
+    data: DataFolder,
+    out: Path,
+    options: Annotated[DataAtRoot, arg(name="data")] = DataAtRoot(),  # noqa: B008  (nobody changes it)
+) -> None:
+    """Write images, masks of class ids and classes.yaml from annotations of any format that can be read.
+
+    Args:
+        data: Folder, or zip of one, with COCO JSON, YOLO, labelme, Label Studio, CVAT or Supervisely annotations, or
+            masks with a table of classes.
+        out: New folder for train, val and test.
+        options: The folder's settings, as `train` has them.
+    """
+    from segmenter.data.annotations.unpacked import unpacked
+    from segmenter.data.annotations.writing import write_data
+    from segmenter.data.layouts import open_labels
+
+    with unpacked(Path(data), out) as folder:
+        found = open_labels(replace(options, root=str(folder)))
+        said = [found.source, *(f"warning: {note}" for note in found.notes)]
+        for line in listed([line.replace(str(folder), data) for line in said]):
+            tell(line)
+        written = write_data(found, out)
+    tell(cleaned(f"{out}: {', '.join(f'{split} {count}' for split, count in written.items())} images with masks"))
 
 
 def prepare(

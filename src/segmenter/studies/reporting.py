@@ -58,6 +58,10 @@ def report(
 ) -> Path:
     """Writes one HTML file about a run, or about several side by side; returns its path.
 
+    >>> page = segmenter.report(["runs/first"], "first.html")
+    >>> "mIoU" in page.read_text(encoding="utf-8")
+    True
+
     Args:
         runs: folders that `train` wrote; the first one is what the others are compared with.
         out: the file; None: report.html in the folder of the only run.

@@ -15,10 +15,17 @@ Update = Callable[[list[Tensor], list[Tensor], Tensor | int], None]
 
 def average(model: Segmenter, decay: float) -> AveragedModel:
     """An average of the model's weights, which `update_parameters` is called on after each update."""
-    return AveragedModel(model, multi_avg_fn=_warming_up(decay))
+    return AveragedModel(model, multi_avg_fn=warming_up(decay))
 
 
-def _warming_up(decay: float) -> Update:
+def steady(decay: float) -> Update:
+    """One decay from the first update on: as in runs that earlier releases began."""
+    return get_ema_multi_avg_fn(decay)
+
+
+def warming_up(decay: float) -> Update:
+    """A decay that grows to `decay`."""
+
     def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
         now = min(decay, (1 + int(updates)) / (10 + int(updates)))
         get_ema_multi_avg_fn(now)(averaged, current, updates)

@@ -71,6 +71,7 @@ class Run:
         self.objective, self.device = objective, device
         self.step, self.best = 0, -math.inf
         self.worse = 0  # validations since the best one
+        self.warming = True  # the average of the weights follows quickly at first
         self.unscored = False  # the validation that is due after this step is still to be made
         self.stopping = threading.Event()  # this process was told to stop
         self.ending = False  # all processes know that one was
@@ -123,11 +124,14 @@ class Run:
     def _candidates(self) -> Iterator[tuple[str, Segmenter]]:
         """What may be saved, with its name: the average of the weights, if there is one, and the weights themselves.
 
+        A run that an earlier release began ends as it would have there, with the average.
+
         Every process must ask for all of them.
         """
         models = {"weights": self.model}
         if self.averaged is not None:
-            models = {"average": self.averaged.module} | models
+            average = {"average": self.averaged.module}
+            models = average | models if self.warming else average
         for name, model in models.items():
             yield name, (sharding.assembled(model, self.device) if self.sharded else model).eval()
 
@@ -139,8 +143,11 @@ class Run:
         sharding.load(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             sharding.load_optimizer(optimizer, saved)
+        self.warming = state.get("warming", False)  # earlier releases' averages had one decay
         if self.averaged is not None:
             sharding.load(self.averaged, state["averaged"])
+            if not self.warming:
+                self.averaged.multi_avg_fn = averaging.steady(self.settings.ema)
 
     def state(self) -> dict:
         """All that a continuation needs: tensors and plain containers."""
@@ -149,6 +156,7 @@ class Run:
             "best": self.best,
             "unscored": self.unscored,
             "worse": self.worse,
+            "warming": self.warming,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
@@ -163,7 +171,8 @@ class Run:
             UserError: it was told to stop, or cannot go on; what it did is saved.
         """
         main = self.accelerator.is_main_process
-        if main and (not self.over or self.unscored):
+        ended = self.over and not self.unscored  # before this session
+        if main and not ended:
             here = environment.describe(self.device, self.precision, self.accelerator.num_processes)
             environment.record(self.out, {"command": command, "after_step": self.step} | here)
         log = checkpoint.Log(self.out, self.step, self.unscored) if main else None
@@ -208,7 +217,7 @@ class Run:
                     processes.end(UserError(end))
         if self.step < settings.steps:
             say(f"ended after step {self.step}: no better score in {self.worse} validations (train.patience)")
-        if main:  # once signals have their own meaning again: everything is saved
+        if main and not ended:  # once signals have their own meaning again: everything is saved
             watch.on_end(self.out)
         return self.best
 

@@ -1,11 +1,13 @@
 """Pictures of a model as a whole, with their numbers as JSON: how far its heads look, which classes it holds alike."""
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from segmenter.errors import cleaned
@@ -22,6 +24,7 @@ from segmenter.views.results import Results
 DOTS = 150  # an inch
 PICTURES = ("png", "svg")
 KINDS = (*PICTURES, "json")
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "segmenter"}  # letters, and the same names in every process
 Content = dict[str, object]
 
 
@@ -46,7 +49,7 @@ def area_files(
     results = _claimed(out, "area", overwrite)
     found = attended_area(model, Progress(files, desc="area", unit="image"), native)
     about = _about(model, name, files)
-    return _written(results, "area", area_figure(found, _title(about)), about | area_content(found))
+    return _written(results, "area", lambda: area_figure(found, _title(about)), about | area_content(found))
 
 
 def class_files(
@@ -63,7 +66,7 @@ def class_files(
     results = _claimed(out, "classes", overwrite)
     found = class_embeddings(model, Progress(files, desc="classes", unit="image") if files else (), native)
     about = _about(model, name, files)
-    return _written(results, "classes", class_figure(found, _title(about)), about | class_content(found))
+    return _written(results, "classes", lambda: class_figure(found, _title(about)), about | class_content(found))
 
 
 def area_content(found: AttendedArea) -> Content:
@@ -152,16 +155,21 @@ def _about(model: Segmenter, name: str, files: Sequence[Path]) -> Content:
 
 
 def _title(about: Content) -> str:
-    return f"{about['model']} ({about['encoder']}, {about['decoder']})"
+    return cleaned(f"{about['model']} ({about['encoder']}, {about['decoder']})")
 
 
-def _written(results: Results, name: str, figure: Figure, content: Content) -> Content:
-    """The content, once it and the figure are written, with the names of the files."""
+def _written(results: Results, name: str, draw: Callable[[], Figure], content: Content) -> Content:
+    """The content, once it and the picture are written, with the names of the files."""
     paths = {kind: results.folder / f"{name}.{kind}" for kind in KINDS}
     content = content | {"files": list(map(str, paths.values()))}
-    for kind in PICTURES:
-        results.write(paths[kind], partial(figure.savefig, format=kind, dpi=DOTS))
-    text = json.dumps(content, indent=1, ensure_ascii=False)
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        # The PNG has boxes in place of letters that its font has not; the SVG leaves letters to who shows it.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure = draw()
+        for kind in PICTURES:
+            options = {"format": kind, "dpi": DOTS, "metadata": {"Date": None} if kind == "svg" else {}}
+            results.write(paths[kind], partial(figure.savefig, **options))
+    text = json.dumps(content, indent=1)
     results.write(paths["json"], lambda beside: beside.write_text(text, encoding="utf-8"))
     return content
 

@@ -21,7 +21,7 @@ from segmenter.views.heat import mark
 from segmenter.views.report.choosing import first
 from segmenter.views.report.labels import class_colors
 from segmenter.views.report.layers import LONGEST_SIDE, color_layer, photo_layer
-from segmenter.views.report.page import Block, Gallery, Picture, Section, Text
+from segmenter.views.report.page import Block, Chip, Gallery, Picture, Section, Text
 
 LOOKED, SHOWN = 8, 6  # images, regions
 SURE = BINS * 4 // 5  # the first bin of confidence that counts as sure
@@ -72,7 +72,8 @@ def region_picture(classes: Classes, sample: Sample, maps: Seen, region: Region)
         colored.append(color_layer(title, np.asarray(picture)))
     mask, seen_there = colored
     layers = [mask, photo_layer("photo", photo), seen_there]
-    return Picture(cleaned(sample.name), layers, size, _facts(region, classes))
+    legend = [Chip(classes.names[label], classes.colors[label]) for label in (region.given, region.predicted)]
+    return Picture(cleaned(sample.name), layers, size, _facts(region, classes), legend)
 
 
 def widened(box: Box, size: tuple[int, int]) -> Box:
