@@ -47,10 +47,9 @@ class Result:
         >>> doubtful.shape
         (64, 64)
         """
-        labels = torch.from_numpy(self.labels.astype(np.int32) if self.labels.dtype == np.uint16 else self.labels)
-        return (
-            upsample.probability_of(self._passes, labels.to(self._passes[0][0].device), self.temperature).cpu().numpy()
-        )
+        labels = self.labels if self.labels.dtype == np.uint8 else self.labels.astype(np.int32)
+        given = torch.from_numpy(labels).to(self._passes[0][0].device)
+        return upsample.probability_of(self._passes, given, self.temperature).cpu().numpy()
 
     def probability_bands(self) -> Iterator[tuple[slice, np.ndarray]]:
         """The same in bands of rows, each (rows, K r W float32), for images too large to hold it all at once.
