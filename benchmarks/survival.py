@@ -35,6 +35,7 @@ from segmenter.errors import UserError
 from segmenter.model import folder as model_folder
 from segmenter.published.loading import load
 from segmenter.training import checkpoint, loop
+from segmenter.training import run as running
 
 KINDS = {  # moments, and their share of the kills
     "anywhere": 0.3,
@@ -80,7 +81,7 @@ def recipe_of(root: Path) -> Recipe:
 
 def slowly(told: Callable[[str], None]) -> None:
     """Makes this process's disk slow, and has it tell what it writes, or that it validates, as it begins to."""
-    torch_save, replace, totals, write = torch.save, os.replace, loop.totals_together, atomic.write
+    torch_save, replace, totals, write = torch.save, os.replace, running.totals_together, atomic.write
 
     def trickle(content: bytes, path: Path) -> None:
         size = len(content) // PIECES + 1
@@ -117,7 +118,7 @@ def slowly(told: Callable[[str], None]) -> None:
             told("")
 
     checkpoint.torch.save, model_folder.save_file, atomic.os.replace = save_state, save_model, slow_replace
-    atomic.write, loop.totals_together = announced, validating
+    atomic.write, running.totals_together = announced, validating
 
 
 class Child:
@@ -133,7 +134,7 @@ class Child:
                 os.close(reading)
                 if quiet:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-                loop.LOG_EVERY = 1
+                running.LOG_EVERY = 1
                 if slow:
                     slowly(lambda what: os.write(writing, f"{what}\n".encode()))
                 work()

@@ -169,3 +169,16 @@ def test_the_busy_process_ends_also_on_errors(monkeypatch):
         measure()
     assert running == [True]
     assert begun[0].poll() is not None
+
+
+def test_attention_is_compared_with_instances(model, write_data, tmp_path, capsys, monkeypatch):
+    from benchmarks import instances
+
+    model.save(tmp_path / "model")
+    data = write_data(tmp_path / "discs", test=3)
+    monkeypatch.setattr(sys, "argv", ["instances", str(tmp_path / "model"), str(data), "--images", "2"])
+    instances.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| 0", "| 1"]
+    assert len(lines[2].split()) == 3 + 2 * (3 + 1)  # a number a head
+    assert "instances; standard error" in lines[-1]

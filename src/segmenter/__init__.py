@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from segmenter.data.tasks import check, open_data
     from segmenter.errors import UserError
     from segmenter.evaluation.calibration import calibrate
+    from segmenter.evaluation.doubtful import doubtful
     from segmenter.evaluation.evaluate import evaluate
     from segmenter.inference.predict import predict
+    from segmenter.inspection.area import attended_area
     from segmenter.inspection.attention import attention
+    from segmenter.inspection.class_embeddings import class_embeddings
+    from segmenter.inspection.relevance import relevance
     from segmenter.model.segmenter import create
     from segmenter.published.loading import load
     from segmenter.studies.reporting import report
@@ -21,15 +25,19 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "UserError": "segmenter.errors",
+    "attended_area": "segmenter.inspection.area",
     "attention": "segmenter.inspection.attention",
     "calibrate": "segmenter.evaluation.calibration",
     "check": "segmenter.data.tasks",
+    "class_embeddings": "segmenter.inspection.class_embeddings",
     "create": "segmenter.model.segmenter",
+    "doubtful": "segmenter.evaluation.doubtful",
     "evaluate": "segmenter.evaluation.evaluate",
     "load": "segmenter.published.loading",
     "open_data": "segmenter.data.tasks",
     "overlay": "segmenter.views.overlay",
     "predict": "segmenter.inference.predict",
+    "relevance": "segmenter.inspection.relevance",
     "report": "segmenter.studies.reporting",
     "resume": "segmenter.studies.starting",
     "train": "segmenter.studies.starting",
@@ -37,15 +45,19 @@ _HOMES = {
 
 __all__ = [
     "UserError",
+    "attended_area",
     "attention",
     "calibrate",
     "check",
+    "class_embeddings",
     "create",
+    "doubtful",
     "evaluate",
     "load",
     "open_data",
     "overlay",
     "predict",
+    "relevance",
     "report",
     "resume",
     "train",

@@ -39,13 +39,16 @@ from segmenter.ranges import (
 
 __all__ = [
     "DECODERS", "Alignment", "Augment", "Data", "Decoder", "Depth", "DepthKind", "Dpt", "DptDepth", "Encoder",
-    "Inference", "Layout", "Linear", "MaskTransformer", "Recipe", "SetrMla", "SetrUp", "Task", "Train", "decoder",
+    "Inference", "Layout", "Linear", "MaskTransformer", "Recipe", "SetrMla", "SetrUp", "Task", "Train", "Unlabelled",
+    "decoder",
     "without_auxiliary",
 ]  # fmt: skip
 
 Layout = Literal[
-    "auto", "folder", "ade20k", "pascal_context", "pascal_context_59", "cityscapes", "voc", "camvid", "scenes"
-]
+    "auto", "folder", "ade20k", "pascal_context", "pascal_context_59", "cityscapes", "voc", "camvid", "scenes",
+    "tables", "coco", "supervisely", "labelme", "label_studio", "cvat", "voc_xml", "yolo",
+]  # fmt: skip
+Unlabelled = Literal["auto", "background", "ignore"]
 
 DepthKind = Literal["depth", "inverse"]
 Alignment = Literal["auto", "none", "median", "least_squares"]
@@ -69,6 +72,10 @@ class Data:
     """Value in a map that means one metre: 1000 for millimetres, 256 in KITTI; 0: not stated (floats are metres)."""
     depth_kind: DepthKind = "depth"
     """What depth maps hold: `depth`, or `inverse` depth (disparity)."""
+    unlabelled: Unlabelled = "auto"
+    """What pixels are that no annotation covers; `auto`: background, but as stated where masks have a table."""
+    skip_faults: bool = False
+    """Leave annotations with faults out, with a warning, instead of refusing them all."""
 
 
 @dataclass
@@ -165,8 +172,8 @@ class Train:
     """Floor of the polynomial schedule; at most the peak."""
     power: NonNegative = 0.9
     """Exponent of the polynomial schedule."""
-    warmup: Natural = 0
-    """Updates of linear warm-up."""
+    warmup: NonNegative = 0.0
+    """Updates of linear warm-up; below 1: their share of `steps`."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     weight_decay: NonNegative = 0.0
@@ -178,7 +185,8 @@ class Train:
     clip: NonNegative = 0.0
     """Largest norm of the gradient; 0: no clipping."""
     ema: Fraction = 0.0
-    """Decay of the moving average of the weights that is validated and saved; 0: none."""
+    """Decay of the moving average of the weights, lower in the first updates; 0: none. The better of it and the weights
+    themselves, at each validation, is the model."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` uses bf16 only where the hardware computes it natively."""
     label_smoothing: Fraction = 0.0
@@ -189,8 +197,14 @@ class Train:
     """Weights of the classes in the loss; `median_frequency` counts the training masks."""
     validate_every: Count = 1000
     """Updates between validations."""
+    validate_minutes: NonNegative = 0.0
+    """Minutes between validations, whichever comes first; 0: only updates count."""
+    patience: Natural = 0
+    """Validations without a better score after which training ends; 0: it goes on to the last step."""
     save_every: Count = 200
     """Updates between checkpoints that `resume` can continue from."""
+    save_minutes: NonNegative = 0.0
+    """Minutes between such checkpoints, whichever comes first; 0: only updates count."""
     workers: Processes = 2
     """Processes that load images; 0: load in the main process."""
     threads: Processes = 0
@@ -201,6 +215,11 @@ class Train:
     """Compile the network with torch.compile."""
     shard: bool = False
     """Of several processes, each keeps a part of the weights (FSDP): for encoders that do not fit one device."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates of warm-up."""
+        return round(self.warmup * self.steps if self.warmup < 1 else self.warmup)
 
 
 @dataclass

@@ -36,8 +36,8 @@ def read_text(path: Path, most: int = LARGEST) -> str:
     if not stat.S_ISREG(about.st_mode):
         raise BadDocument("it is no regular file")
     with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        content = file.read(min(about.st_size, most) + 1)  # so much memory is taken at once
+    if len(content) > most or about.st_size > most:
         raise BadDocument(f"it has more than {most / 2**20:g} MB")
     try:
         return content.decode("utf-8-sig")
@@ -205,8 +205,8 @@ def parsed_json(text: str) -> object:
     except RecursionError:
         raise BadDocument(f"it has more than {DEEPEST} levels") from None
     level = [content]
-    for _ in range(DEEPEST + 1):
-        level = [value for node in level for value in _children(node)]
+    for _ in range(DEEPEST + 1):  # lists of numbers are long: only what holds something is kept
+        level = [value for node in level for value in _children(node) if isinstance(value, dict | list)]
         if not level:
             return content
     raise BadDocument(f"it has more than {DEEPEST} levels")

@@ -154,6 +154,8 @@ def test_colours_that_lack_differ_from_those_given(tmp_path):
         ),
         ("classes: [a]\nmasks: rgb", "masks is 'rgb'; write `masks: values` or `masks: colors`"),
         ("classes: [a]\nmasks: colors", "class 'a' has no color, but with `masks: colors` every class needs one"),
+        ("classes: [a, b]\nignore: -0.0", "ignore is -0.0; write a value of the masks, such as 255"),
+        ("classes: [a, b]\nignore: true", "ignore is True; write a value of the masks, such as 255"),
         ("classes: [a, b]\nignore: 1", "ignore is 1, which is the id of class 'b'; write a value that is not a class"),
         ("classes: [a, b]\nmap: 7", "map is 7; write mask values and class ids, as in `map: {7: 255}`"),
         (

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from segmenter import config
+from segmenter.data.annotations.formats import FORMATS
 from segmenter.data.check import check_labels
 from segmenter.data.layouts import open_labels
 from segmenter.data.samples import DataSet
@@ -65,7 +66,8 @@ def test_number_of_classes(name, count):
 
 
 def test_every_layout_can_be_chosen():
-    assert {*LAYOUTS, "pascal_context_59"} == set(get_args(config.Layout)) - {"auto", "folder", "scenes"} == {*COUNTS}
+    published = set(get_args(config.Layout)) - {"auto", "folder", "scenes", *FORMATS}
+    assert {*LAYOUTS, "pascal_context_59"} == published == {*COUNTS}
 
 
 def test_colours_of_ade20k():
@@ -228,15 +230,16 @@ def test_more_masks_of_voc_join_train_but_never_those_of_val(voc):
     assert "(Pascal VOC with SegmentationClassAug): train 3, val 1 images" in data.source
 
 
-def test_own_data_in_the_arrangement_of_voc_must_be_chosen(tmp_path):
+def test_own_data_in_the_arrangement_of_voc_has_own_classes(tmp_path):
     image(tmp_path / "JPEGImages/photo.jpg")
     mask(tmp_path / "SegmentationClass/photo.png", 0, 1, 1, 0)
     listed(tmp_path / "ImageSets/Segmentation/train.txt", "photo")
-    assert "rename the folders" in refused(tmp_path)
+    assert opened(tmp_path).classes.names == ("class 0", "class 1")
     (tmp_path / "classes.yaml").write_text("classes: [ground, object]")
-    data = opened(tmp_path, layout="voc")
-    assert names(data) == {"train": ["photo"]}
-    assert data.classes.names == ("ground", "object")
+    for layout in ("auto", "voc"):
+        data = opened(tmp_path, layout=layout)
+        assert names(data) == {"train": ["photo"]}
+        assert data.classes.names == ("ground", "object")
 
 
 def test_two_data_sets_in_one_folder(context, voc):

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmenter import cli, config, download
+from segmenter import config, download
+from segmenter.cli.data import DataSetName
 from segmenter.data.layouts import open_labels
 from segmenter.data.sets.archives import ALWAYS, GROWTH, unpack
 from segmenter.data.sets.mat_files import read_array
@@ -417,7 +418,7 @@ def test_the_command_says_the_terms_and_what_is_there(ade20k, tmp_path, command,
 
 
 def test_the_command_knows_all_of_them():
-    assert set(get_args(cli.DataSetName)) == set(SOURCES)
+    assert set(get_args(DataSetName)) == set(SOURCES)
     for name, source in SOURCES.items():
         assert source.terms
         assert bool(source.archives) == (name != "cityscapes")

@@ -18,6 +18,7 @@ from segmenter.data.layouts import open_labels
 from segmenter.evaluation import evaluate
 from segmenter.published.loading import load
 from segmenter.training import loop, sharding
+from segmenter.training import run as running
 
 FOLDER, RANK = Path(sys.argv[1]), os.environ["RANK"]
 HALF = 3
@@ -78,6 +79,13 @@ def score(model: str, data: str, split: str) -> None:
     (FOLDER / f"counts_{split}{RANK}.json").write_text(json.dumps(scores.confusion.tolist()))
 
 
+def keep(model: str, data: str, split: str) -> None:
+    """Writes what is kept of the images that the processes share."""
+    samples = open_labels(recipes.read(str(FOLDER / f"{data}.yaml")).data).split(split)
+    scores = evaluate.evaluate(load(FOLDER / model), samples, together=True, out=FOLDER / f"kept_{split}", show=False)
+    (FOLDER / f"kept_counts_{split}{RANK}.json").write_text(json.dumps(scores.confusion.tolist()))
+
+
 def command(*arguments: str) -> None:
     """Adds the status of a command to those before."""
     status = cli.main(list(arguments))
@@ -100,6 +108,6 @@ def first_dies_validating(*arguments: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    loop.LOG_EVERY = 1
+    running.LOG_EVERY = 1
     for job in json.loads(sys.argv[2]):
         globals()[job[0]](*job[1:])

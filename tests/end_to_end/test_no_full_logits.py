@@ -39,6 +39,7 @@ def test_no_full_logits(tmp_path, many_classes, tiny_recipe, largest_tensor):
     for multiscale in (False, True):
         with largest_tensor() as largest:
             segmenter.evaluate(model, data, multiscale, split="val")
+            segmenter.evaluate(model, data, multiscale, split="val", out=tmp_path / "kept", overwrite=True)
             segmenter.predict(model, many_classes / "val" / "images" / "val0.png", multiscale=multiscale)
         assert 0 < largest.elements < FULL / 2
     with largest_tensor() as largest, torch.no_grad():

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -28,6 +29,7 @@ from segmenter import recipes
 from segmenter.data.dataset import EndlessSampler
 from segmenter.data.layouts import open_labels
 from segmenter.errors import UserError
+from segmenter.evaluation import kept_folder
 from segmenter.evaluation.evaluate import evaluate
 from segmenter.model import processes
 from segmenter.published.loading import load
@@ -68,7 +70,7 @@ def folder(tmp_path_factory, tiny_recipe, write_data, on_one_thread) -> Path:
         path = shutil.copytree(data, folder / name) / image
         path.write_bytes(path.read_bytes()[:-30])
     with on_one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LOG_EVERY", 1)
+        patch.setattr("segmenter.training.run.LOG_EVERY", 1)
         loop.train(recipe, folder / "one", "cpu")
         loop.train(sgd, folder / "one_sgd", "cpu")
         update = loop.Run._update
@@ -129,6 +131,8 @@ def two(folder, environment) -> Two:
         ["resume", "one_half_shard"],
         ["score", "one", "plain", "val"],
         ["score", "one", "plain", "test"],
+        ["keep", "one", "plain", "val"],
+        ["keep", "one", "plain", "test"],
         ["command", *page_command("evaluate")[5:], "--json"],
         ["command", *training("discs", "one", "setr")],
         ["command", *training("discs", "two_setr", "setr")],
@@ -188,7 +192,7 @@ class TestTwo:
     @pytest.mark.parametrize("run", ["two_half", "two_half_shard"])
     def test_one_goes_on_with_a_run_of_two(self, folder, run, monkeypatch, one_thread):
         assert checkpoint.load_state(folder / run)["step"] == 3
-        monkeypatch.setattr(loop, "LOG_EVERY", 1)
+        monkeypatch.setattr("segmenter.training.run.LOG_EVERY", 1)
         loop.resume(folder / run, "cpu")
         self.went_on(folder, run)
 
@@ -204,6 +208,19 @@ class TestTwo:
         samples = open_labels(recipes.read(str(folder / "plain.yaml")).data).split(split)
         expected = evaluate(load(folder / "one"), samples, show=False).confusion.tolist()
         assert [json.loads((folder / f"counts_{split}{rank}.json").read_text()) for rank in (0, 1)] == [expected] * 2
+
+    @pytest.mark.parametrize("split", ["val", "test"])
+    def test_keep_of_every_image_what_one_does(self, folder, split, tmp_path, one_thread):
+        samples = open_labels(recipes.read(str(folder / "plain.yaml")).data).split(split)
+        expected = evaluate(load(folder / "one"), samples, show=False, out=tmp_path / "kept").confusion.tolist()
+        for rank in (0, 1):
+            assert json.loads((folder / f"kept_counts_{split}{rank}.json").read_text()) == expected
+        ours, theirs = kept_folder.read(folder / f"kept_{split}"), kept_folder.read(tmp_path / "kept")
+        assert ours.names == theirs.names
+        for table in ("sizes", "confusions", "objects", "boundaries"):
+            assert np.array_equal(getattr(ours, table), getattr(theirs, table))
+        # Other images share passes through the network, which then rounds differently.
+        np.testing.assert_allclose(ours.calibration, theirs.calibration, rtol=1e-5)
 
     def test_print_results_once(self, folder, two, one_thread):
         samples = open_labels(recipes.read(str(folder / "plain.yaml")).data).split("val")

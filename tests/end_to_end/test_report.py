@@ -14,7 +14,8 @@ from segmenter.evaluation import kept_folder
 from segmenter.published.loading import load
 from segmenter.training import loop
 
-ONE = ("Scores", "Training", "Classes", "Images", "Confusions", "Object sizes", "Calibration", "Attention", "Origin")
+ONE = ("Scores", "Training", "Classes", "Images", "Confusions", "Object sizes", "Calibration", "Doubtful masks",
+       "Attention", "Origin")  # fmt: skip
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -154,12 +155,16 @@ def test_a_training_that_was_killed_before_its_first_model_has_curves(command, r
     assert "Loss" in text
 
 
-def test_a_damaged_evaluation_is_made_anew(command, run):
+def test_a_damaged_evaluation_is_told_and_its_removal_mends_it(command, run):
     assert command("report", run).status == 0
     (run / "evaluation" / "images.npz").write_bytes(b"nothing")
-    done = command("report", run)
-    assert done.status == 0
-    assert "is damaged" in done.err
+    assert command("report", run).status == 0
+    text = page(run / "report.html").text
+    assert "There are no scores: the evaluation in " in text
+    assert f"remove {run / 'evaluation'}, and it is made anew" in text
+    assert (run / "evaluation" / "images.npz").read_bytes() == b"nothing"
+    shutil.rmtree(run / "evaluation")
+    assert command("report", run).status == 0
     assert "Worst" in page(run / "report.html").text
 
 

@@ -108,7 +108,7 @@ def test_a_run_holds_all_it_trains_on_its_device(discs, tmp_path, tiny_recipe):
     data = open_labels(recipe.data)
     run = loop.Run(recipe, tmp_path, data, Segmenter(recipe, data.classes), objective(recipe, data), META)
     trained = [p for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]]
-    for parameter in (*run.model.parameters(), *run.network.parameters(), *run.evaluated_model.parameters(), *trained):
+    for parameter in (*run.model.parameters(), *run.network.parameters(), *run.averaged.parameters(), *trained):
         assert parameter.device == META
 
 

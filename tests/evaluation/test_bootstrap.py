@@ -133,3 +133,8 @@ def test_other_definitions_are_not_compared():
     assert bootstrap.differences(twice, twice)["mean_iou"].value == 0
     with pytest.raises(UserError, match="images have names twice and come in another order"):
         bootstrap.differences(twice, twice.select([2, 0, 1]))
+
+
+def test_no_images_have_no_interval():
+    with pytest.raises(UserError, match="there are no images to draw from; choose some"):
+        bootstrap.intervals(kept_labels(COUNTS).select([]))

@@ -73,6 +73,27 @@ def test_an_evaluation_is_replaced_only_if_asked(tmp_path):
     kept_folder.claim(tmp_path / "new", overwrite=True)
 
 
+def test_what_a_kill_left_of_a_pair_is_replaced(tmp_path):
+    kept_folder.write(LABELS, tmp_path)
+    (tmp_path / "scores.json").unlink()
+    with pytest.raises(UserError, match="holds an evaluation; choose another --out, or add --overwrite"):
+        kept_folder.claim(tmp_path, overwrite=False)
+    kept_folder.claim(tmp_path, overwrite=True)
+    kept_folder.write(DEPTH, tmp_path)
+    (tmp_path / "images.npz").unlink()
+    kept_folder.claim(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text"])
+def test_arrays_of_others_are_never_replaced(content, tmp_path):
+    (tmp_path / "images.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"holds images.npz, which evaluate did not write; choose another --out"):
+        kept_folder.claim(tmp_path, overwrite=True)
+    np.savez(tmp_path / "images.npz", format=np.array(3), names=np.array(["a"]))
+    with pytest.raises(UserError, match=r"holds images.npz, which evaluate did not write"):
+        kept_folder.claim(tmp_path, overwrite=True)
+
+
 @pytest.mark.parametrize("name", ["scores.json", "images.npz"])
 def test_files_of_others_are_never_replaced(name, tmp_path):
     (tmp_path / name).write_text('{"format": "of somebody else"}')
@@ -124,6 +145,8 @@ def swap(place):
         (lambda place: rewritten(place, classes=["only one"]), r"damaged \(true of confusions goes from 0 to 3\)"),
         (lambda place: rewritten(place, task="depth"), r"damaged \('errors is not a file in the archive' is missing\)"),
         (lambda place: rewritten(place, areas=3), "damaged"),
+        (lambda place: rewritten(place, boundary=10**400), "damaged"),
+        (lambda place: rewritten(place, boundary=-1), r"damaged \(boundary is -1.0\)"),
         (lambda place: (place / "scores.json").write_text("[" * 100_000), "damaged"),
         (lambda place: (place / "scores.json").write_text("[]"), "has the format None"),
     ],

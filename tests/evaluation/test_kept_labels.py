@@ -29,7 +29,7 @@ def test_measures_of_an_image_are_its_scores(kept):
         assert kept.per_image["mean_iou"][image] == pytest.approx(scores.mean_iou)
         assert kept.per_image["mean_accuracy"][image] == pytest.approx(scores.mean_accuracy)
         assert kept.per_image["pixel_accuracy"][image] == pytest.approx(scores.pixel_accuracy)
-        np.testing.assert_allclose(kept.per_image["class_iou"][image], scores.iou)
+        np.testing.assert_allclose(kept.measures(kept.sums(image, image + 1))["class_iou"][0], scores.iou)
 
 
 def test_measures_of_all_images_are_the_scores(kept):
@@ -84,7 +84,7 @@ def test_some_images_are_an_evaluation_of_their_own(kept):
     assert some.names == ("streets/5", "streets/0", "streets/2")
     assert np.array_equal(some.confusion, COUNTS[[5, 0, 2]].sum(0))
     assert np.array_equal(some.sums(0, 3), kept.sums(0, 7)[[5, 0, 2]])
-    assert len(kept.select([])) == 0
+    assert kept.select([]).per_image["mean_iou"].shape == (0,)
     assert kept.confusions.dtype == CONFUSIONS
 
 

@@ -118,8 +118,10 @@ def test_a_run_keeps_where_it_was_trained(recipe, tmp_path, monkeypatch):
         assert entry["torch"].startswith("2.")
         assert entry["cores"] >= 1
     assert str(tmp_path) not in (run / "environment.json").read_text()
+    (run / "report.html").unlink()
     live.resume(run, "cpu", "segmenter resume run")  # nothing is left to do, so nothing is added
     assert environment.sessions(run) == found
+    assert not (run / "report.html").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "3", '[1, {"device": "cpu"}]', "[" * 100_000])

@@ -57,7 +57,7 @@ def same(one: object, two: object) -> bool:
 def test_stopped_and_resumed_equals_uninterrupted_in_every_bit(
     tmp_path, discs, tiny_recipe, monkeypatch, stop_after, optimizer, workers
 ):
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr("segmenter.training.run.LOG_EVERY", 1)
     recipe = tiny_recipe(
         discs,
         decoder={"dropout": 0.1, "drop_path": 0.1},
@@ -86,7 +86,7 @@ def test_stopped_and_resumed_equals_uninterrupted_in_every_bit(
 
 
 def test_a_killed_run_loses_only_what_was_done_since_the_last_save(tmp_path, discs, tiny_recipe, monkeypatch):
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr("segmenter.training.run.LOG_EVERY", 1)
     recipe = tiny_recipe(discs, steps=8, save_every=3, encoder={"drop_path": 0.2})
     loop.train(recipe, tmp_path / "whole")
 
@@ -104,7 +104,7 @@ def test_a_killed_run_loses_only_what_was_done_since_the_last_save(tmp_path, dis
     with pytest.raises(Killed):
         loop.train(recipe, tmp_path / "parts")
     monkeypatch.undo()
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr("segmenter.training.run.LOG_EVERY", 1)
     assert state(tmp_path / "parts")["step"] == 3
     with (tmp_path / "parts" / "log.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # power was cut as it was written
@@ -123,12 +123,12 @@ def test_a_finished_run_stays_as_it_is(disc_run, tmp_path):
 def test_the_best_model_is_kept_and_the_last_one_beside_it(tmp_path, discs, tiny_recipe, monkeypatch):
     validate, rates = loop.Run._validate, iter((0.0, 0.0, 1e3))
 
-    def worsened(run, log):
+    def worsened(run, log, watch):
         """The third validation sees a spoilt model."""
         spoilt = next(rates)
         with torch.no_grad():
             run.model.decoder.head.bias[0] += spoilt
-        validate(run, log)
+        validate(run, log, watch)
 
     monkeypatch.setattr(loop.Run, "_validate", worsened)
     recipe = tiny_recipe(discs, decoder={"name": "linear"}, steps=30, batch=6, lr=1e-2, validate_every=10)

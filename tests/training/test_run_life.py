@@ -22,6 +22,7 @@ from segmenter.errors import UserError
 from segmenter.model import folder as model_folder
 from segmenter.published.loading import load
 from segmenter.training import checkpoint, loop
+from segmenter.training import run as running
 from segmenter.training.alone import alone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,7 +62,7 @@ def names(folder: Path) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _every_step_logged(monkeypatch):
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr("segmenter.training.run.LOG_EVERY", 1)
 
 
 @pytest.fixture
@@ -361,8 +362,8 @@ def test_sigterm_saves_and_goes_on_in_every_bit(whole, recipe, tmp_path, monkeyp
     place, name, which = {
         "as a batch is awaited": (loop.Run, "_next", 4),
         "in an update": (loop.Run, "_update", 3),
-        "as it validates": (loop, "totals_together", 2),
-        "at the last step": (loop, "totals_together", 3),
+        "as it validates": (running, "totals_together", 3),
+        "at the last step": (running, "totals_together", 5),
     }[moment]
     step = {"as a batch is awaited": 3, "in an update": 3, "as it validates": 6, "at the last step": 7}[moment]
     real = getattr(place, name)
@@ -388,13 +389,13 @@ def test_scores_that_were_logged_as_it_was_killed_are_not_logged_twice(whole, re
     """The state says that step 3 is to be validated, the log that it was."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "totals_together", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("segmenter.training.run.totals_together", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(UserError, match="stopped after step 3"):
             loop.train(recipe, run)
     validate = loop.Run._validate
 
-    def killed(run, log):
-        validate(run, log)
+    def killed(run, log, watch):
+        validate(run, log, watch)
         raise Killed
 
     with monkeypatch.context() as patch:

@@ -12,9 +12,10 @@ import segmenter
 from segmenter.errors import UserError
 from segmenter.inspection.places import windows_on
 from segmenter.views import explanations
+from segmenter.views.asked import POINTS, overview, what_to_look_at
 from segmenter.views.attention_sheets import seen
 from segmenter.views.explanations import explain_files, paper_layers
-from segmenter.views.heat import MARK, Scale, color_bar, heat, mark, own_scale, shared_scale
+from segmenter.views.heat import MARK, Scale, color_bar, heat, mark, own_scale, shared_scale, spoken
 from segmenter.views.sheets import CELL_WIDTHS, Cell, Sheet, cell_size, draw_sheet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,7 +91,7 @@ def test_scales_show_differences_of_every_size():
     assert shared_scale(peaked).shades(peaked)[0] == 0
     assert np.all(np.diff(shared_scale(peaked).shades(peaked)[1:]) > 0.1)
     flat = np.array([0.9, 1, 1.1])
-    np.testing.assert_allclose(own_scale(flat).shades(flat), [0, 0.5, 1])
+    np.testing.assert_allclose(own_scale(flat).shades(flat), [0, 0.5, 1], atol=0.02)
     assert np.isfinite(own_scale(np.ones(3)).shades(np.ones(3))).all()
     assert np.isfinite(shared_scale(np.zeros(3)).shades(np.zeros(3))).all()
     for high in (1.5, 3, 40, 900, 50_000):
@@ -158,12 +159,26 @@ def test_without_points_and_classes_the_widest_regions_are_looked_at(model, phot
     (entry,) = explain_files(model, [path], tmp_path / "out", native=True)
     labels = segmenter.predict(model, path, native=True).labels
     present = [f"c{label}" for label in np.unique(labels)]
-    assert len(entry["points"]) == min(len(present), explanations.POINTS)
+    assert len(entry["points"]) == min(len(present), POINTS)
     assert len({point["class"] for point in entry["points"]}) == len(entry["points"])
     for point in entry["points"]:
         assert point["class"] == f"c{labels[point['y'], point['x']]}"
         assert point["window"].startswith("window ")
     assert {entry["class"] for entry in entry["classes"]} == set(present)
+
+
+def test_the_overview_frames_the_windows_that_are_looked_at(model):
+    """The frame is white, and nothing else of a black photo is."""
+    pixels, at = np.zeros((64, 300, 3), np.uint8), (50, 250)
+    asked = what_to_look_at(model, pixels, segmenter.predict(model, pixels, native=True), [at], [], native=True)
+    asked.shown.clear()
+    scale = overview(asked, asked.points[0]).width / 300
+    white = (np.asarray(overview(asked, asked.points[0])) == 255).all(2)
+    rows, columns = (np.flatnonzero(white.sum(side) > 20) for side in (1, 0))
+    top, left, bottom, right = asked.points[0].window.box
+    assert left <= at[1] < right
+    found = np.array([rows.min(), columns.min(), rows.max(), columns.max()]) / scale
+    np.testing.assert_allclose(found, [top, left, bottom, right], atol=1)
 
 
 def test_a_decoder_without_embeddings_has_no_sheets_of_classes(photo, tmp_path):
@@ -182,12 +197,33 @@ def test_a_model_of_depth_is_looked_at_in_the_middle(photo, tmp_path):
 
 def test_a_class_name_that_no_file_can_have(photo, tmp_path):
     model = tiny_models.small_model("mask_transformer")
-    model.classes = replace(model.classes, names=("a/b", "..", "c2", "c3", "c" * 90))
-    names = ["a/b", "..", "c" * 90]
+    model.classes = replace(model.classes, names=("a/b", "..", "a b", "c3", "c" * 90))
+    names = ["a/b", "..", "a b", "c" * 90, "a/b"]
     (entry,) = explain_files(model, [photo()], tmp_path / "out", class_names=names)
     folder = tmp_path / "out" / "street"
     files = {file.removeprefix(f"{folder}/") for file in entry["files"]}
-    assert {"class_a_b.jpg", "class__.jpg", f"class_{'c' * 60}.jpg"} <= files
+    assert {"class_a_b.jpg", "class__.jpg", "class_a_b_2.jpg", f"class_{'c' * 60}.jpg"} <= files
+    assert len(files) == len(entry["files"]) == 7
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2)])
+def test_photos_of_any_shape(model, photo, tmp_path, size):
+    (entry,) = explain_files(model, [photo(size=size)], tmp_path / "out", native=True)
+    assert len(entry["points"]) >= 1
+    for file in entry["files"]:
+        assert max(Image.open(file).size) < 5000
+
+
+def test_what_speaks_against_an_answer_is_blue(model):
+    (window,) = windows_on(model, np.full((64, 96, 3), 90, np.uint8))
+    values = np.zeros(window.grid)
+    values[0, 0], values[3, 5] = 2.0, -2.0
+    picture = np.asarray(spoken(Image.new("RGB", (96, 64), (90, 90, 90)), values, window), int)
+    red, _, blue = picture[8, 8]
+    assert red > 200 > blue + 20
+    red, _, blue = picture[56, 88]
+    assert blue > 200 > red + 20
+    assert (picture[32, 48] == picture[32, 48, 0]).all()  # nothing: the dim photo
 
 
 def test_earlier_sheets_are_overwritten_only_where_that_is_asked_for(model, photo, tmp_path):

@@ -7,9 +7,13 @@ from report_examples import CLASSES, label_evaluation, write_log
 from segmenter.config import Recipe, Train
 from segmenter.evaluation import bootstrap
 from segmenter.evaluation.kept_labels import KeptLabels
+from segmenter.inspection.places import Box
+from segmenter.views.report.attending import asked_point
 from segmenter.views.report.choosing import choices
 from segmenter.views.report.comparing import comparison
 from segmenter.views.report.curves import POINTS, _smoothed, _thinned, curves, read_history
+from segmenter.views.report.depth import disagreement
+from segmenter.views.report.doubting import most_contradicted, widened
 from segmenter.views.report.page import Table, Text
 from segmenter.views.report.running import curves_section, training_tiles
 from segmenter.views.report.scored import MEASURES
@@ -81,11 +85,12 @@ def test_long_logs_are_thinned_to_means_and_keep_their_end():
     assert y[:-1].mean() == pytest.approx(values.mean(), abs=1e-3)
 
 
-def test_smoothing_keeps_straight_lines_and_ends():
+def test_smoothing_keeps_straight_lines_and_no_single_value_is_an_end():
     line = np.linspace(3, 7, 500)
-    assert np.allclose(_smoothed(line), line)
-    noisy = line + np.random.default_rng(0).normal(size=500)
-    assert (_smoothed(noisy)[0], _smoothed(noisy)[-1]) == pytest.approx((noisy[0], noisy[-1]))
+    assert np.allclose(_smoothed(line)[10:-10], line[10:-10])
+    values = np.zeros(500)
+    values[-1] = 7.0
+    assert _smoothed(values)[-1] == pytest.approx(1.0)  # seven points
 
 
 def test_how_long_it_took_follows_from_the_log(tmp_path):
@@ -153,9 +158,69 @@ def test_runs_on_other_images_are_a_sentence_not_a_difference():
     assert not [block for block in blocks if isinstance(block, Table) and block.title.startswith("Against")]
 
 
-
 def test_three_runs_are_all_compared_with_the_first():
     blocks = compared(label_evaluation(20, 0.5), label_evaluation(20, 0.8, 1), label_evaluation(20, 0.4, 2))
     rows = [row for row in table(blocks, "Against run0").rows if row[1].text == "mIoU"]
     assert [(row[0].text, row[5].text) for row in rows] == [("run1", "better"), ("run2", "worse")]
     assert table(blocks, "Classes").columns == ["class", "run0: IoU %", "run1: IoU %", "run2: IoU %"]
+
+
+# ---- doubtful masks, attention
+
+
+def test_the_images_of_which_most_is_wrong_with_confidence_come_first():
+    kept = label_evaluation(4)
+    kept.calibration[:] = 0
+    kept.calibration[:, 14] = [(100, 99, 90), (100, 99, 100), (100, 99, 40), (100, 99, 70)]
+    kept.calibration[1, 3] = (900, 200, 0)  # wrong, but not sure
+    assert most_contradicted(kept) == ["streets/2", "streets/3", "streets/0"]
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "wanted"),
+    [
+        ((10, 10, 40, 50), (300, 400), (10, 10, 40, 50)),
+        ((0, 180, 300, 200), (300, 400), (0, 0, 300, 400)),
+        ((100, 0, 110, 400), (300, 400), (0, 0, 300, 400)),
+        ((20, 20, 50, 30), (60, 60), (20, 5, 50, 45)),
+        ((0, 0, 60, 5), (60, 60), (0, 0, 60, 60)),  # as far as the photo goes
+    ],
+)
+def test_pictures_of_regions_are_of_one_shape_within_the_photo(box, size, wanted):
+    assert widened(Box(*box), size) == wanted
+
+
+class Labelled:
+    """A sample of which only the truth is asked for."""
+
+    def __init__(self, truth):
+        self.truth = truth
+
+    def target(self):
+        return self.truth
+
+
+def test_the_patch_that_is_asked_lies_in_the_rarest_class_that_is_large_enough():
+    truth = np.zeros((100, 120), np.uint8)
+    truth[40:60, 80:100], truth[0, 0], truth[90:] = 1, 2, 255
+    (row, column), of = asked_point(Labelled(truth), CLASSES)
+    assert truth[row, column] == 1
+    assert of == "<b>red</b> at "
+
+
+@pytest.mark.parametrize("truth", [np.full((10, 20), 255, np.uint8), np.zeros((10, 20), np.float32)])
+def test_without_classes_the_middle_is_asked(truth):
+    assert asked_point(Labelled(truth), CLASSES) == ((5, 10), "")
+
+
+# ---- depth
+
+
+def test_errors_of_depth_are_factors_and_relative_depth_is_aligned_first():
+    truth = np.array([[0.1, 0.2, 0.4, 0.8, np.nan, 0.0]])
+    metric = disagreement(np.array([[0.1, 0.4, 0.2, 80.0, 1.0, 1.0]]), truth, metric=True)
+    assert metric[0, :4] == pytest.approx([0, 1, 1, 1])
+    assert np.isnan(metric[0, 4:]).all()
+    relative = disagreement(5 * truth + 3, truth, metric=False)
+    assert relative[0, :4] == pytest.approx([0, 0, 0, 0], abs=1e-6)
+    assert np.isnan(disagreement(truth, np.full((1, 6), np.nan), metric=True)).all()

@@ -11,7 +11,7 @@ import tyro
 
 from segmenter import streams
 from segmenter.cli.calibrating import calibrate
-from segmenter.cli.data import check, prepare
+from segmenter.cli.data import check, convert_data, prepare
 from segmenter.cli.explaining import explain
 from segmenter.cli.published import convert, models
 from segmenter.cli.runs import report
@@ -29,6 +29,7 @@ VERBS = {
     "explain": explain,
     "report": report,
     "benchmark": benchmark,
+    "data": convert_data,
     "prepare": prepare,
     "demo": demo,
     "convert": convert,

@@ -33,4 +33,5 @@ class DataOfModel(DataAtRoot):
         settings["split_seed"] = known.split_seed if self.split_seed is None else self.split_seed  # 0 is one
         settings["depth_scale"] = self.depth_scale or known.depth_scale
         settings["depth_kind"] = self.depth_kind or known.depth_kind
+        settings["unlabelled"] = known.unlabelled if self.unlabelled == "auto" else self.unlabelled
         return Data(**settings)

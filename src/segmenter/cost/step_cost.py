@@ -13,8 +13,8 @@ from segmenter.data.samples import DataSet
 from segmenter.model.devices import multiplying_in, precision_of
 from segmenter.model.segmenter import Segmenter
 from segmenter.training import optim
-from segmenter.training.loop import Trained
 from segmenter.training.objective import OBJECTIVES, Objective
+from segmenter.training.run import Trained
 
 
 def training_step(model: Segmenter, photo: Path, batch: int) -> Workload:

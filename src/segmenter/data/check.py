@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segmenter.data.classes import Classes
-from segmenter.data.files import image_size, read_values
+from segmenter.data.files import image_size
 from segmenter.data.findings import Finding, Verdict, duplicates, listed, look_at
 from segmenter.data.likeness import MANY, PHOTO, SPOILT, likeness, warning_text
 from segmenter.data.pairs import first
@@ -71,6 +71,7 @@ def check_labels(dataset: DataSet) -> LabelReport:
         report.ignored[split] = sum(result.ignored for result in seen)
         report.findings.extend(_file_findings(samples, seen, classes) + _mask_findings(split, samples, seen))
     report.findings.extend(_class_findings(report) + duplicates(dataset))
+    report.findings.extend(Finding("warning", note) for note in dataset.notes)
     report.sort()
     return report
 
@@ -103,7 +104,7 @@ def _look(sample: Sample, classes: Classes) -> _Seen:
     if sample.target_path is None:
         return seen
     try:
-        mask = read_values(sample.target_path, classes.by_color)
+        mask = sample.stored(classes.by_color)
     except UserError as error:
         seen.problems.append(("unreadable", str(error)))
         return seen

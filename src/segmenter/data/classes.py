@@ -120,6 +120,8 @@ class Classes:
         if classes.by_color:
             classes = replace(classes, values={_pack(color): i for i, color in enumerate(classes.colors)})
         ignore = content.get("ignore", classes.ignore)
+        if isinstance(ignore, bool) or not isinstance(ignore, int | str):
+            raise UserError(f"{path}: ignore is {shown(ignore)}; write a value of the masks, such as 255")
         if ignore in range(len(classes)) and not classes.by_color:
             raise UserError(
                 f"{path}: ignore is {shown(ignore)}, which is the id of class {shown(names[ignore])}; write a value "

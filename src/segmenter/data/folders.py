@@ -36,7 +36,7 @@ def find_folder(root: Path, split_seed: int, target: Target = MASKS) -> dict[str
     lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
     if lists:
         return {split: pair_files(images, masks, split, lines(path), path, target) for split, path in lists.items()}
-    return _split_by_hash(pair_files(images, masks, "train", target=target), split_seed)
+    return split_by_hash(pair_files(images, masks, "train", target=target), split_seed)
 
 
 def _split_folders(root: Path, spellings: Sequence[str], target: Target) -> Iterator[tuple[Path, Path]]:
@@ -51,7 +51,7 @@ def _masks_folder(folder: Path, target: Target) -> Path:
     return next((folder / name for name in target.folders if (folder / name).is_dir()), folder / target.folders[0])
 
 
-def _split_by_hash(pairs: Pairs, seed: int) -> dict[str, Pairs]:
+def split_by_hash(pairs: Pairs, seed: int) -> dict[str, Pairs]:
     """80, 10 and 10 %: by a hash of seed and name, so that adding files moves no file to another split.
 
     Chance may leave a split of a small set empty: the lowest hash is train in any case, and where val has no

@@ -4,7 +4,9 @@ Recognised: plain folders (`folders`), the published data sets (`named_layouts`)
 decoded here, except masks when no classes.yaml says what their values mean.
 """
 
+import contextlib
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segmenter import config
+from segmenter.data.annotations.opening import open_annotations
 from segmenter.data.classes import Classes
 from segmenter.data.files import read_mask
 from segmenter.data.folders import SPLITS, find_folder
@@ -35,6 +38,8 @@ def open_labels(settings: config.Data) -> DataSet:
         return _open_scenes(settings)
     root = data_folder(settings, MASKS)
     named = find_named(settings.layout, root)
+    if not named and (annotated := _annotated(root, settings)):
+        return annotated
     found = named.splits if named else find_folder(root, settings.split_seed)
     found = {split: found[split] for split in SPLITS if found.get(split)}
     classes, origin = _find_classes(settings, root, found, named.classes if named else None)
@@ -43,6 +48,20 @@ def open_labels(settings: config.Data) -> DataSet:
     layout = named.title if named else "image and mask folders"
     source = f"{root} ({layout}): {counts(splits)}; {len(classes)} classes {origin}"
     return DataSet(classes, splits, source, settings=settings)
+
+
+def _annotated(root: Path, settings: config.Data) -> DataSet | None:
+    """The annotations of a folder, unless it has masks for its images, and no table but a classes.yaml beside them."""
+    has_masks = False
+    with contextlib.suppress(UserError):
+        plain = find_folder(root, settings.split_seed)
+        has_masks = any(mask for pairs in plain.values() for _, mask in pairs.values())
+    own = root / "classes.yaml"
+    if own.is_file() and not settings.classes:
+        settings = replace(settings, classes=str(own))
+    if has_masks and own.is_file() and settings.layout == "auto":
+        return None
+    return open_annotations(root, settings, has_masks)
 
 
 def means_scenes(settings: config.Data) -> bool:

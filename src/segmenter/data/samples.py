@@ -13,7 +13,7 @@ import numpy as np
 
 from segmenter import config
 from segmenter.data.classes import Classes
-from segmenter.data.files import image_size, read_image
+from segmenter.data.files import image_size, read_image, read_values
 from segmenter.data.instances import instances_beside
 from segmenter.data.pairs import MASKS, Pairs
 from segmenter.errors import UserError
@@ -62,6 +62,14 @@ class FileSample:
 
     def image(self) -> np.ndarray:
         return read_image(self.image_path)
+
+    def stored(self, by_color: bool = False) -> np.ndarray:
+        """The numbers of its mask (H W), or with `by_color` the colours (H W 3), before they have a meaning.
+
+        Raises:
+            UserError: the mask cannot be read.
+        """
+        return read_values(self.target_path, by_color)
 
     def target(self) -> np.ndarray:
         """The target (H W), at the image's size.
@@ -162,6 +170,8 @@ class DataSet:
     """What its targets hold."""
     settings: config.Data = field(default_factory=config.Data)
     """The settings with which it was opened."""
+    notes: tuple[str, ...] = ()
+    """What was left out or taken for granted, a sentence each."""
 
     def split(self, name: str) -> Sequence[Sample]:
         """The samples of a split.

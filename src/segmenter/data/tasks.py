@@ -55,6 +55,8 @@ def open_data(
     split_seed: int = 0,
     depth_scale: float = 0.0,
     depth_kind: config.DepthKind = "depth",
+    unlabelled: config.Unlabelled = "auto",
+    skip_faults: bool = False,
 ) -> DataSet:
     """Finds the images of a folder, their masks or depth maps, and the classes; nothing is decoded.
 
@@ -74,6 +76,8 @@ def open_data(
         split_seed: seed of the split into train, val and test where the folder has none.
         depth_scale: value in a depth map that means one metre; 0: not stated (floats are metres).
         depth_kind: what depth maps hold, `depth` or `inverse` depth (disparity).
+        unlabelled: what pixels are that no annotation covers, `background` or `ignore`; `auto`: as the format means it.
+        skip_faults: leave annotations with faults out, instead of refusing them all.
 
     Returns:
         Samples in splits. A sample has `name`, `image()` (H W 3 uint8) and `target()` (H W): labels, uint8 with 255
@@ -85,8 +89,11 @@ def open_data(
     if task not in TASKS:
         raise UserError(f"task is {task!r}; choose {' or '.join(TASKS)}")
     return TASKS[task].open(
-        config.Data(str(root), layout, str(classes), tuple(map), split_seed, depth_scale, depth_kind)
-    )
+        config.Data(
+            str(root), layout, str(classes), tuple(map), split_seed, depth_scale, depth_kind,
+            unlabelled=unlabelled, skip_faults=skip_faults,
+        )
+    )  # fmt: skip
 
 
 def check(data: DataSet) -> Verdict:

@@ -67,7 +67,12 @@ def intervals(kept: Kept, draws: int = DRAWS, seed: int = 0, level: float = LEVE
     """Every measure with its interval, from draws of as many images as there are, with replacement.
 
     Where a measure does not exist in a draw (a class did not occur), the draw does not count.
+
+    Raises:
+        UserError: there are no images.
     """
+    if not len(kept):
+        raise UserError("there are no images to draw from; choose some")
     values = kept.measures(total(kept))
     drawn = [kept.measures(sums) for (sums,) in _drawn([kept], draws, seed)]
     return {

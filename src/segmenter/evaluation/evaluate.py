@@ -95,6 +95,10 @@ def evaluate(
     >>> val = segmenter.open_data("photos").split("val")
     >>> print(segmenter.evaluate(model, val, native=True, show=False).table().splitlines()[0])
     class      IoU  accuracy  share of pixels
+    >>> _ = segmenter.evaluate(model, "photos", out="evaluation", show=False)  # and what follows from each image
+    >>> from segmenter.evaluation import kept_folder
+    >>> kept_folder.read("evaluation").per_image["mean_iou"].shape
+    (2,)
 
     Args:
         model: in any mode; it is scored in evaluation mode.
@@ -126,9 +130,9 @@ def evaluate(
             samples, or one of them cannot be read or has no mask; or a setting does not apply to the model's task;
             or `out` holds files of others, or an evaluation without `overwrite`.
     """
-    kept_alone = {"--overwrite": overwrite or None, "--areas": areas, "--boundary": boundary}
-    if out is None and (unread := [name for name, value in kept_alone.items() if value is not None]):
-        raise UserError(f"{unread[0]} is for what --out writes; add --out FOLDER, or leave it out")
+    of_kept = {"overwrite": overwrite or None, "areas": areas, "boundary": boundary}
+    if out is None and (unread := [name for name, value in of_kept.items() if value is not None]):
+        raise UserError(f"{unread[0]} is set, but is only for what out writes; give a folder (--out), or leave it out")
     refuse_multiscale(model, multiscale)
     task, settings = TASKS[model.recipe.task], effective_settings(model, inference, native)
     alignment = task.alignment(model, alignment)

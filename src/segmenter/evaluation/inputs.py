@@ -153,8 +153,9 @@ def opened(model: Segmenter, data: str | Path | config.Data) -> DataSet:
         known = model.recipe.data
         # With another seed, a folder without splits would have training images in its test split.
         data = config.Data(
-            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind
-        )
+            str(data), split_seed=known.split_seed, depth_scale=known.depth_scale, depth_kind=known.depth_kind,
+            unlabelled=known.unlabelled,
+        )  # fmt: skip
     return DATA[model.recipe.task].open(data)
 
 

@@ -76,7 +76,9 @@ class KeptDepth:
 
     def sums(self, first: int, last: int) -> np.ndarray:
         """What `measures` needs of the images from `first` to before `last` (n F float64); they add up over images."""
-        return np.concatenate([self.errors[first:last], self.distances[first:last].reshape(last - first, -1)], 1)
+        return np.concatenate(
+            [self.errors[first:last], self.distances[first:last].reshape(last - first, DISTANCES * len(BY_DISTANCE))], 1
+        )
 
     def measures(self, sums: np.ndarray) -> Measures:
         """Measures from sums (... F): METRICS, means over images, and by distance, over pixels (... DISTANCES each).

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +27,14 @@ from segmenter.evaluation.kept_depth import BY_DISTANCE, DISTANCES, KeptDepth
 from segmenter.evaluation.kept_labels import BINS, BOUNDARIES, CONFUSIONS, OBJECTS, SIZES, KeptLabels
 
 SCORES, IMAGES = "scores.json", "images.npz"
-FORMAT = "segmenter evaluation 1"
+MARK = "segmenter evaluation "
+FORMAT = f"{MARK}1"
 LARGEST = 2**31  # bytes of the arrays; 2000 images of ADE20K have 5 MB
 LONGEST = 2**26  # bytes of scores.json
+DAMAGE = (
+    BadDocument, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 Kept = KeptLabels | KeptDepth
 
 
@@ -69,9 +75,8 @@ def claim(folder: Path, overwrite: bool) -> None:
     there = [path for path in (folder / SCORES, folder / IMAGES) if os.path.lexists(path)]
     if not there:
         return
-    if any(path.is_symlink() or not path.is_file() for path in there) or not _is_own(folder / SCORES):
-        names = " and ".join(path.name for path in there)
-        raise UserError(f"{folder} holds {names}, which evaluate did not write; choose another --out")
+    if foreign := [path.name for path in there if not _is_own(path)]:
+        raise UserError(f"{folder} holds {' and '.join(foreign)}, which evaluate did not write; choose another --out")
     if not overwrite:
         raise UserError(f"{folder} holds an evaluation; choose another --out, or add --overwrite to replace it")
 
@@ -84,16 +89,15 @@ def write(kept: Kept, folder: Path) -> None:
     """
     arrays = {name: getattr(kept, name).astype(kind.dtype) for name, kind in ARRAYS[kept.task].items()}
     names = np.array(kept.names, np.str_) if kept.names else np.empty(0, "<U1")
-    digests = []
+    about = to_dict(kept)
 
     def write_arrays(beside: Path) -> None:
         with beside.open("wb") as file:  # by its name, numpy would append one
-            np.savez_compressed(file, names=names, **arrays)
-        digests.append(atomic.settled(beside))
+            np.savez_compressed(file, format=np.array(FORMAT), names=names, **arrays)
+        about["images_sha256"] = atomic.settled(beside)
 
     atomic.write(folder / IMAGES, write_arrays)
-    text = json.dumps(to_dict(kept, digests[0]), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_text(folder / SCORES, text + "\n")
+    atomic.write_text(folder / SCORES, json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read(folder: str | Path) -> Kept:
@@ -132,7 +136,7 @@ def _damage_told(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} cannot be read ({error.strerror or error}); choose another folder") from error
     except UserError:
         raise
-    except (BadDocument, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         text = f"the evaluation in {folder} is damaged ({brief(what, 100)}); evaluate again with --overwrite"
         raise UserError(text) from error
@@ -149,11 +153,18 @@ def _summary(path: Path) -> dict:
 
 
 def _is_own(path: Path) -> bool:
-    try:
-        about = json.loads(read_text(path, LONGEST))
-    except (OSError, BadDocument, ValueError, RecursionError):
+    """Whether `write` wrote this file, which may be half of a pair."""
+    if path.is_symlink() or not path.is_file():
         return False
-    return isinstance(about, dict) and str(about.get("format", "")).startswith("segmenter evaluation ")
+    try:
+        if path.name == SCORES:
+            written = json.loads(read_text(path, LONGEST))["format"]
+        else:
+            with np.load(path, allow_pickle=False) as archive:
+                written = archive["format"].item()
+    except (OSError, *DAMAGE, EOFError):
+        return False
+    return str(written).startswith(MARK)
 
 
 def _read(path: Path, about: dict) -> Kept:
@@ -181,7 +192,9 @@ def _read(path: Path, about: dict) -> Kept:
         if (np.diff(table["image"]) < 0).any():
             raise ValueError(f"the images of {name} are out of order")
     small, large = map(int, about["areas"])
-    return KeptLabels(classes=classes, areas=(small, large), boundary=float(about["boundary"]), **kept)
+    if not 0 < (boundary := float(about["boundary"])) <= 1:
+        raise ValueError(f"boundary is {boundary}")
+    return KeptLabels(classes=classes, areas=(small, large), boundary=boundary, **kept)
 
 
 def _checked(array: np.ndarray, name: str, kind: _Array, images: int) -> np.ndarray:
@@ -191,7 +204,7 @@ def _checked(array: np.ndarray, name: str, kind: _Array, images: int) -> np.ndar
     return array
 
 
-def to_dict(kept: Kept, images_sha256: str = "") -> dict:
+def to_dict(kept: Kept) -> dict:
     """Plain values for scores.json, or for printing: scores, measures with intervals, and what was evaluated."""
     found = bootstrap.intervals(kept)
     about = {"format": FORMAT, "task": kept.task, "about": kept.about, "images": len(kept)}
@@ -216,7 +229,7 @@ def to_dict(kept: Kept, images_sha256: str = "") -> dict:
             }
             for pair in kept.confused()
         ]
-    return about | ({"images_sha256": images_sha256} if images_sha256 else {})
+    return about
 
 
 def _objects(kept: KeptLabels) -> dict:

@@ -3,6 +3,7 @@
 Everything is whole pixels in sparse tables: sums over images are exact, and those of all images are the evaluation's.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -83,9 +84,9 @@ class KeptLabels:
 
     @cached_property
     def per_image(self) -> Measures:
-        """`measures` of every image by itself: mean_iou (N), iou (N K) and so on; nan where nothing is labelled."""
+        """`measures` of every image by itself, but those of single classes: mean_iou (N) and so on; nan: no labels."""
         parts = [self.measures(self.sums(*part)) for part in self._parts()]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if "class" not in name}
 
     @cached_property
     def confidence(self) -> np.ndarray:
@@ -196,7 +197,7 @@ class KeptLabels:
         for place, name in enumerate(("hits", "pixels", "wrong")):
             objects[table["image"] - first, table["size"], place, table["class"]] = table[name]
         parts = all_pixels, boundary, objects, self.calibration[first:last]
-        return np.concatenate([part.reshape(count, -1) for part in parts], 1)
+        return np.concatenate([part.reshape(count, math.prod(part.shape[1:])) for part in parts], 1)
 
     def measures(self, sums: np.ndarray) -> Measures:
         """Measures from sums (... F): each of shape (...), of classes (... K), or of sizes (... 3) and (... 3 K).
@@ -228,7 +229,7 @@ class KeptLabels:
         }
 
     def _parts(self, together: int = 256) -> list[tuple[int, int]]:
-        return [(first, min(first + together, len(self))) for first in range(0, len(self), together)]
+        return [(first, min(first + together, len(self))) for first in range(0, max(len(self), 1), together)]
 
     def _confusion(self, table: np.ndarray) -> np.ndarray:
         counts = np.zeros((len(self.classes),) * 2, np.int64)

@@ -55,7 +55,9 @@ def count_objects(
 def _overlaps(objects: Regions, found: Regions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of pixels that lie in one region of each: the regions (R, R), and how many pixels (R); no pair once only."""
     one, other = objects.runs.ravel(), found.runs.ravel()
-    begins = np.flatnonzero((np.diff(one, prepend=-1) != 0) | (np.diff(other, prepend=-1) != 0))
+    begins = np.ones(one.size, bool)
+    begins[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
+    begins = np.flatnonzero(begins)
     return objects.of_run[one[begins]], found.of_run[other[begins]], np.diff(begins, append=one.size)
 
 

@@ -22,7 +22,7 @@ from segmenter.inference.mode import evaluating
 from segmenter.model.segmenter import Segmenter
 
 Part = Literal["encoder", "decoder"]
-BAND = 2**22  # probabilities that are formed at once, 16 MB
+BAND = 2**20  # probabilities that are formed at once, 4 MB; larger bands take longer
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Call:
     def rows(self, tokens: slice | Sequence[int] | Tensor) -> Tensor:
         """The probabilities (B heads R T float32, each row sums to 1) with which R of the tokens attend to all."""
         with torch.autocast(self.query.device.type, enabled=False):
-            products = self.query[:, :, tokens].float() @ self.key.float().mT * self.scale  # B heads R T
+            # The few queries are scaled, not the many products.
+            products = self.query[:, :, tokens].float() * self.scale @ self.key.float().mT  # B heads R T
         if self.mask is not None:
             products = products + self.mask.expand(*self.query.shape[:3], self.key.shape[2])[:, :, tokens]
         return products.softmax(-1)
@@ -63,7 +64,7 @@ class Call:
 
 
 @contextmanager
-def capturing(model: Segmenter, see: Callable[[Call], None]) -> Iterator[None]:
+def capturing(model: Segmenter, see: Callable[[Call], None]) -> Iterator[Callable[[], TorchFunctionMode]]:
     """Within it, `see` gets each attention of the model once it is computed, in evaluation mode; results stay the same.
 
     >>> calls = []
@@ -86,8 +87,9 @@ def capturing(model: Segmenter, see: Callable[[Call], None]) -> Iterator[None]:
     try:
         for module in fused:
             module.fused_attn = True
-        with evaluating(model), _Watching(model, current, see):
-            yield
+        watching = partial(_Watching, model, current, see)
+        with evaluating(model), watching():
+            yield watching
     finally:
         for hook in hooks:
             hook.remove()

@@ -33,7 +33,7 @@ class Box(NamedTuple):
     right: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Window:
     """A part of a photo that passes through the network by itself."""
 
@@ -50,14 +50,18 @@ class Window:
     """Rows and columns of patches; those at the right and bottom may reach beyond the pixels."""
     patch_size: int
 
-    def patch(self, at: Point) -> tuple[int, int]:
-        """Row and column of the patch that a point of the photo, which is in the window, lies in."""
+    def pixel(self, at: Point) -> tuple[int, int]:
+        """Row and column of the window's pixel that a point of the photo, which is in the window, lies in."""
         found = []
         for side, where in enumerate(at):
             start, end, length = self.box[side], self.box[side + 2], self.pixels.shape[side + 1]
-            pixel = (where + 0.5 - start) * length / (end - start)
-            found.append(min(max(int(pixel), 0), length - 1) // self.patch_size)
+            found.append(min(max(int((where + 0.5 - start) * length / (end - start)), 0), length - 1))
         return found[0], found[1]
+
+    def patch(self, at: Point) -> tuple[int, int]:
+        """Row and column of the patch that a point of the photo, which is in the window, lies in."""
+        row, column = self.pixel(at)
+        return row // self.patch_size, column // self.patch_size
 
     def patch_box(self, row: int, column: int) -> Box:
         """Where a patch lies on the photo; what reaches beyond the window is cut off."""

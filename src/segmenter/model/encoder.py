@@ -9,12 +9,13 @@ its stages can be read too.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from segmenter import config
 from segmenter.errors import UserError
@@ -96,6 +97,9 @@ class Encoder(nn.Module):
                 count = math.prod(self.table_grid)
                 self.vit.pos_embed.data[:, -count:] = 0.5 * waves(self.table_grid, self.width)
         self._resized = WeightCache()  # position embeddings on recent grids
+        # Contexts of a first and a second run of a block, as torch's checkpoint takes them; given, what is inside the
+        # blocks is computed again for the gradient, in any mode.
+        self.recompute: Callable[[], tuple[AbstractContextManager, AbstractContextManager]] | None = None
         self._freeze(settings.freeze if settings.freeze < self.depth or not self.taps else -1)
 
     @property
@@ -208,15 +212,21 @@ class Encoder(nn.Module):
         return None
 
     def _block(self, index: int, tokens: Tensor, grid: tuple[int, int], positions: Tensor | None) -> Tensor:
+        """Tokens (B P+N D) through one block; where they are recomputed, only they are kept for the gradient."""
+        recomputed = self.recompute is not None or (self.settings.checkpointing and self.training)
+        if recomputed and torch.is_grad_enabled():
+            contexts = self.recompute or noop_context_fn
+            return checkpoint(self._through, index, tokens, grid, positions, use_reentrant=False, context_fn=contexts)
+        return self._through(index, tokens, grid, positions)
+
+    def _through(self, index: int, tokens: Tensor, grid: tuple[int, int], positions: Tensor | None) -> Tensor:
         """Tokens (B P+N D) through one block, with the relative or rotary positions it uses."""
-        block, relations = self.vit.blocks[index], {}
+        relations = {}
         if len(self.relative_tables):
             relations["shared_rel_pos_bias"] = self._relative_bias(self.relative_tables[index], grid, positions)
         elif positions is not None:
             relations["rope"] = positions[index] if self.vit.rope_mixed else positions
-        if self.settings.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, tokens, use_reentrant=False, **relations)
-        return block(tokens, **relations)
+        return self.vit.blocks[index](tokens, **relations)
 
     def train(self, mode: bool = True) -> "Encoder":
         """As nn.Module's, but frozen parts stay in evaluation mode, without dropout and stochastic depth."""

@@ -11,6 +11,7 @@ from segmenter import config
 from segmenter.checkpoints.encoders import EncoderFile, position_grid, read_encoder
 from segmenter.checkpoints.reading import Unreadable
 from segmenter.errors import UserError
+from segmenter.model import hub
 from segmenter.model.timm_models import Beit, Eva, HybridEmbed, PatchEmbed, VisionTransformer, timm
 
 
@@ -47,6 +48,8 @@ def create_vit(settings: config.Encoder) -> nn.Module:
     if file is not None:
         # timm is strict, so that every key must be used, only where file and model have the same number of classes.
         options["pretrained_cfg_overlay"] = {"state_dict": file.state, "num_classes": 0}
+    if settings.pretrained == "hub":
+        options["pretrained_cfg_overlay"] = hub.settings_of(name)
     try:
         if file is not None:
             options |= _trained_size(name, shape, file.state)

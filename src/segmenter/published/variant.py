@@ -176,7 +176,7 @@ class Variant:
             momentum=self.get(where, "momentum", float, defaults.momentum),
             weight_decay=self.get(where, "weight_decay", float, 0.0),
             steps=self.get(where, "iter_max", int, defaults.steps),
-            warmup=int(self.get(where, "iter_warmup", float, 0.0)),
+            warmup=float(int(self.get(where, "iter_warmup", float, 0.0))),
             batch=self.get("", "world_batch_size", int, defaults.batch),
         )
 
@@ -226,7 +226,7 @@ def text(network: Segmenter, shape: Shape) -> str:
         "optimizer_kwargs": {
             "opt": "sgd", "lr": train.lr, "min_lr": train.min_lr, "poly_power": train.power, "poly_step_size": 1,
             "momentum": train.momentum, "weight_decay": train.weight_decay, "sched": "polynomial",
-            "iter_max": train.steps, "iter_warmup": float(train.warmup), "clip_grad": None, "epochs": 1,
+            "iter_max": train.steps, "iter_warmup": float(train.warmup_steps), "clip_grad": None, "epochs": 1,
         },
         OURS: network.describe().to_dict(),
     }  # fmt: skip

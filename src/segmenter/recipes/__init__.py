@@ -216,8 +216,12 @@ def refuse_impossible(recipe: Recipe) -> None:
     train, inference = recipe.train, recipe.inference
     if recipe.augment.scale[0] > recipe.augment.scale[1]:
         raise UserError(f"augment.scale is {_words(recipe.augment.scale)}; write the smaller number first")
-    if train.warmup >= train.steps:
-        raise UserError(f"train.warmup is {train.warmup}, but train.steps is {train.steps}; warm up for fewer updates")
+    if train.warmup >= 1 and train.warmup != train.warmup_steps:
+        raise UserError(f"train.warmup is {train.warmup}; write a number of updates, or a share of train.steps below 1")
+    if train.warmup_steps >= train.steps:
+        raise UserError(
+            f"train.warmup is {train.warmup:g}, but train.steps is {train.steps}; warm up for fewer updates"
+        )
     if train.shard and (train.optimizer == "muon" or train.compile):
         other, instead = ("train.compile", "false") if train.compile else ("train.optimizer muon", "adamw")
         raise UserError(

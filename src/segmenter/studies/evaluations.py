@@ -31,6 +31,10 @@ def evaluation_of(folder: Path, model: Segmenter, data: DataSet | None, split: s
     split = data.labelled_split() if split == "auto" else split
     if kept is not None and kept.about.get("split") == split and set(kept.names) == _names(data, split):
         return kept
+    try:
+        kept_folder.claim(place, overwrite=True)
+    except UserError as error:  # changed by others, who may want it
+        raise UserError(f"{why or error}; remove {place}, and it is made anew") from error
     if place.is_dir():
         say(f"evaluating again: {cleaned(why or f'{place} is of other images')}")
     evaluate(model, data, split=split, workers=workers, out=place, overwrite=True, source=str(folder))

@@ -15,12 +15,14 @@ from segmenter.data.tasks import TASKS as DATA
 from segmenter.errors import UserError, WrongUse, cleaned
 from segmenter.evaluation import bootstrap
 from segmenter.evaluation.bootstrap import Kept
+from segmenter.evaluation.kept_labels import KeptLabels
 from segmenter.model.segmenter import Segmenter
 from segmenter.published.loading import load
 from segmenter.studies.evaluations import evaluation_of
 from segmenter.views.report.attending import attention_section
 from segmenter.views.report.comparing import comparison
 from segmenter.views.report.curves import History, read_history
+from segmenter.views.report.doubting import doubtful_section
 from segmenter.views.report.galleries import differing, galleries, notable
 from segmenter.views.report.measured import tiles
 from segmenter.views.report.page import Block, Page, Section, Text, Tiles, render
@@ -55,6 +57,10 @@ def report(
     workers: int = 2,
 ) -> Path:
     """Writes one HTML file about a run, or about several side by side; returns its path.
+
+    >>> page = segmenter.report(["runs/first"], "first.html")
+    >>> "mIoU" in page.read_text(encoding="utf-8")
+    True
 
     Args:
         runs: folders that `train` wrote; the first one is what the others are compared with.
@@ -137,6 +143,8 @@ def _page_of_one(subject: Subject) -> Page:
         samples = _samples([subject])
         if pictures := galleries(kept, subject.model, samples):
             parts["Images"] = Section("Images", [*pictures])
+        if isinstance(kept, KeptLabels):
+            parts["Doubtful masks"] = doubtful_section(kept, subject.model, samples)
         first_ones = [kept.names[choice.images[0]] for choice in notable(kept)]
         parts["Attention"] = attention_section(subject.model, [samples[one] for one in first_ones if one in samples])
     training = curves_section({name: subject.history})

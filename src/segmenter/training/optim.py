@@ -21,10 +21,10 @@ ENCODER_BLOCK = r"encoder\.(?:vit\.blocks|relative_tables)\.(\d+)\b"
 
 def learning_rate(settings: config.Train, step: int) -> float:
     """Learning rate of the update number `step` (0-based); past the last one it stays at the floor."""
-    floor, total = min(settings.min_lr, settings.lr), settings.steps
-    if step < settings.warmup:
+    floor, total, warmup = min(settings.min_lr, settings.lr), settings.steps, settings.warmup_steps
+    if step < warmup:
         # Rises to the value that the polynomial has where it takes over, as published.
-        return (settings.lr - floor) * step / settings.warmup * (1 - settings.warmup / total) ** settings.power + floor
+        return (settings.lr - floor) * step / warmup * (1 - warmup / total) ** settings.power + floor
     return (settings.lr - floor) * max(0.0, 1 - step / total) ** settings.power + floor
 
 

@@ -34,7 +34,7 @@ class Watch:
 
     on_validation: Callable[[Validated], object] = nothing
     on_end: Callable[[Path], object] = nothing
-    """With the folder, once the last step is made, scored and saved."""
+    """With the folder, once the last step is made, scored and saved; not for a run that had ended before."""
 
 
 UNWATCHED = Watch()

@@ -10,37 +10,14 @@ from PIL import Image
 
 from segmenter import upsample
 from segmenter.inspection.attention import Attention
-from segmenter.inspection.places import Box, Point, Window
+from segmenter.inspection.places import Box, Window
 from segmenter.model.segmenter import Segmenter
-from segmenter.views.heat import color_bar, heat, mark, own_scale, shared_scale, times, tinted
+from segmenter.views.asked import Subject
+from segmenter.views.heat import color_bar, heat, mark, own_scale, shared_scale, spoken, times, tinted
 from segmenter.views.sheets import Cell, Sheet, cell_size, draw_sheet
 
 BAR = (420, 17)  # width, and size of the letters, of the colours' scale
 SMALL_CELL = 280**2  # pixels, on sheets of many rows
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A patch or a class that is looked at."""
-
-    name: str
-    """For titles: "the patch at x 3, y 4 (car)" or "class car"."""
-    caption: str
-    """For rows: "point 2" and "car" on two lines, or "car"."""
-    window: Window
-    at: Point | None = None
-    """The patch's point; None for a class."""
-
-    @property
-    def marked(self) -> Box | None:
-        """Where the patch lies on the photo."""
-        return self.window.patch_box(*self.window.patch(self.at)) if self.at is not None else None
-
-    @property
-    def where(self) -> str:
-        """A sentence that names the window, where there are several."""
-        one = self.window.rows * self.window.columns == 1
-        return "" if one else f" Seen in {self.window.describe()}."
 
 
 def seen(photo: np.ndarray, box: Box, size: tuple[int, int]) -> Image.Image:
@@ -100,30 +77,32 @@ def _marked(picture: Image.Image, subject: Subject) -> Image.Image:
 def classes_sheet(
     photo: np.ndarray,
     model: Segmenter,
-    found: Sequence[tuple[int, Subject, Attention, torch.Tensor]],
+    found: Sequence[tuple[Subject, Attention, torch.Tensor]],
 ) -> Image.Image:
     """What each class's embedding attends to in the layers of the decoder, and the mask that it ends in.
 
     Args:
         photo: H W 3 uint8.
         model: with a mask transformer.
-        found: of each class its id, itself, its attention, and the logits (1 K h w) of the window.
+        found: of each class itself, its attention, and the logits (1 K h w) of the window.
     """
-    layers = found[0][2].layers
-    maps = [attention.maps.mean(1) * math.prod(attention.window.grid) for _, _, attention, _ in found]  # layers h w
+    layers = found[0][1].layers
+    maps = [attention.maps.mean(1) * math.prod(attention.window.grid) for _, attention, _ in found]  # layers h w
     scale = shared_scale(np.concatenate([values.ravel() for values in maps]))
     rows = []
-    for (label, subject, attention, logits), values in zip(found, maps, strict=True):
+    for (subject, attention, logits), values in zip(found, maps, strict=True):
         base = seen(photo, subject.window.box, cell_size(len(layers) + 2, _shape(subject.window), SMALL_CELL))
         shares = attention.others.mean(1)  # layers K
         cells = [Cell(base)]
         for value, share in zip(values, shares, strict=True):
             caption = f"{times(value.min())} to {times(value.max())}, {percent(share.sum())}"
             cells.append(Cell(heat(base, value, subject.window, scale), caption))
-        mask = probability(model, subject.window, logits, label, base.size[::-1])
-        cells.append(Cell(tinted(base, mask, model.classes.colors[label]), f"{percent(mask.mean())} of the picture"))
+        mask = probability(model, subject.window, logits, subject.label, base.size[::-1])
+        cells.append(
+            Cell(tinted(base, mask, model.classes.colors[subject.label]), f"{percent(mask.mean())} of the picture")
+        )
         rows.append((subject.caption, cells))
-    several = any(subject.where for _, subject, _, _ in found)
+    several = any(subject.where for subject, _, _ in found)
     words = (
         "Each row is a class: the attention that its embedding gives to the patches in each layer of the decoder (mean "
         "of the heads, in multiples of the even share; below it the range, and how much goes to the classes "
@@ -150,29 +129,40 @@ def probability(
     return np.concatenate([part[label].cpu().numpy() for _, part in bands])
 
 
-def ways_sheet(photo: np.ndarray, found: Sequence[tuple[Subject, Mapping[str, np.ndarray]]]) -> Image.Image:
-    """What has decided the patches or classes, as several ways of asking have it: a row each.
+@dataclass(frozen=True)
+class Ways:
+    """What has decided a patch or a class, as several ways of asking have it; h w each."""
 
-    Args:
-        photo: H W 3 uint8.
-        found: whom a row is about, and the map (h w, shares that sum to about 1) of each way.
-    """
-    names = list(dict.fromkeys(name for _, ways in found for name in ways))
+    subject: Subject
+    shares: Mapping[str, np.ndarray]
+    """Name of the way to the share of each patch; they sum to about 1."""
+    relevance: np.ndarray
+    """Negative where a patch spoke against the answer; without unit."""
+
+
+def ways_sheet(photo: np.ndarray, found: Sequence[Ways]) -> Image.Image:
+    """What has decided the patches or classes: a row each, a column for each way of asking."""
+    names = list(dict.fromkeys(name for ways in found for name in ways.shares))
     rows = []
-    for subject, ways in found:
-        base = seen(photo, subject.window.box, cell_size(len(names) + 1, _shape(subject.window), SMALL_CELL))
+    for ways in found:
+        subject = ways.subject
+        base = seen(photo, subject.window.box, cell_size(len(names) + 2, _shape(subject.window), SMALL_CELL))
         cells: list[Cell | None] = [Cell(_marked(base.copy(), subject))]
         for name in names:
-            if name not in ways:
+            if name not in ways.shares:
                 cells.append(None)
                 continue
-            values = ways[name] * ways[name].size
+            values = ways.shares[name] * ways.shares[name].size
             picture = _marked(heat(base, values, subject.window, own_scale(values)), subject)
             cells.append(Cell(picture, f"{times(values.min())} to {times(values.max())}"))
+        pro = float(ways.relevance.clip(min=0).sum() / max(float(np.abs(ways.relevance).sum()), 1e-12))
+        picture = _marked(spoken(base, ways.relevance, subject.window), subject)
+        cells.append(Cell(picture, f"for {percent(pro)}, against {percent(1 - pro)}"))
         rows.append((subject.caption, cells))
     words = (
-        "Each picture from its smallest value (dim) to its largest (bright), which stand below it in multiples of the "
-        "even share. Attention: where the last layer looks. Rollout: what attention would carry there through all "
-        "layers. Relevance: what the answer depends on."
+        "Attention: where the last layer looks. Rollout: what attention would carry there through all layers. Both "
+        "from their smallest value (dim) to their largest hundredth (bright), with the ends below in multiples of the "
+        "even share. Relevance: what the answer depends on; bright patches spoke for it, blue ones against it, with "
+        "the share of both below."
     )
-    return draw_sheet(Sheet("What has decided", words, ["photo", *names], rows))
+    return draw_sheet(Sheet("What has decided", words, ["photo", *names, "relevance"], rows))

@@ -2,74 +2,31 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
+from torch import Tensor
 
 from segmenter.data.files import read_image
 from segmenter.errors import cleaned
-from segmenter.inference.depth import DepthResult
-from segmenter.inference.labels import Result
 from segmenter.inference.predict import predict
-from segmenter.inspection.attention import (
-    Attention,
-    Look,
-    chosen_layers,
-    class_token,
-    look_at,
-    patch_token,
-    row_maps,
-)
+from segmenter.inspection.attention import Attention, Look, chosen_layers, class_token, look_at, patch_token, row_maps
 from segmenter.inspection.captured import blocks_of
-from segmenter.inspection.places import (
-    Point,
-    Window,
-    class_id,
-    likeliest_place,
-    refuse_outside_photo,
-    widest_places,
-    window_at,
-    windows_on,
-)
+from segmenter.inspection.places import Point, Window, class_id, refuse_outside_photo
+from segmenter.inspection.relevance import cells_at, cells_of_class, relevance_of_patches
 from segmenter.inspection.rollout import rollout
 from segmenter.model.decoders.mask_transformer import MaskTransformer
 from segmenter.model.segmenter import Segmenter
-from segmenter.views.attention_sheets import Subject, classes_sheet, heads_sheet, probability, ways_sheet
-from segmenter.views.heat import MARK
-from segmenter.views.lettering import font
-from segmenter.views.overlay import overlay
+from segmenter.progress import Progress
+from segmenter.views.asked import Asked, Subject, overview, what_to_look_at
+from segmenter.views.attention_sheets import Ways, classes_sheet, heads_sheet, probability, ways_sheet
 from segmenter.views.pictures import find_images
 from segmenter.views.results import Results
-from segmenter.views.tasks import TASKS
 
-POINTS = 4  # that are looked at where none are named: one in each of the widest regions
-CLASSES = 8  # rows of the sheet of classes
 PAPER = (1 / 11, 4 / 11, 8 / 11, 1)  # the layers that the paper shows of 12: 1, 4, 8 and 11
-OVERVIEW, SMALLEST_OVERVIEW = 2**20, 900  # pixels at most, and along the longer side at least
 Explained = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is looked at in one photo."""
-
-    photo: np.ndarray
-    result: Result | DepthResult
-    windows: list[Window]
-    points: list[Subject]
-    classes: list[tuple[int, Subject]]
-    """Named on the command line."""
-    shown: list[tuple[int, Subject]]
-    """On the sheet of all classes."""
-
-    @property
-    def subjects(self) -> list[Subject]:
-        """All of them."""
-        return [*self.points, *(subject for _, subject in (*self.classes, *self.shown))]
 
 
 def paper_layers(depth: int) -> list[int]:
@@ -103,21 +60,21 @@ def explain_files(
         UserError: no photos or one that cannot be read, a point outside one, no such class or layer; or `out` holds
             data, files of others in the place of results, or earlier results unless they are to be overwritten.
     """
-    labels = [class_id(model.classes, name) for name in class_names]
+    at, labels = list(dict.fromkeys(at)), [class_id(model.classes, name) for name in dict.fromkeys(class_names)]
     layers = chosen_layers(model, "encoder", layers or paper_layers(len(blocks_of(model, "encoder"))))
     results, explained = Results(out, "explain"), []
     for file, name in find_images(inputs):
         photo = read_image(file)
         for point in at:
             refuse_outside_photo(point, photo.shape[:2])
-        asked = _asked(model, photo, predict(model, photo, native=native), at, labels, native)
-        sheets = _sheets(model, asked, layers)
-        paths = {out / name / f"{sheet}.jpg": draw for sheet, draw in sheets}
+        asked = what_to_look_at(model, photo, predict(model, photo, native=native), at, labels, native)
+        sheets = Sheets(model, asked, layers).to_draw()
+        paths = {out / name / f"{sheet}.jpg": draw for sheet, draw in sheets.items()}
         results.claim(list(paths), overwrite)
-        for path, draw in paths.items():
+        for path, draw in Progress(list(paths.items()), desc="explain", unit="sheet"):
             picture = draw()
             results.write(path, partial(picture.save, format="JPEG", quality=90, subsampling=0))
-        explained.append({"image": str(file), **_told(asked), "files": [str(path) for path in paths]})
+        explained.append({"image": str(file), **asked.describe(), "files": [str(path) for path in paths]})
         if class_names and not isinstance(model.decoder, MaskTransformer):
             explained[-1]["note"] = (
                 f"the {model.recipe.decoder.name} decoder has no class embeddings, whose attention could be shown; "
@@ -126,140 +83,86 @@ def explain_files(
     return explained
 
 
-def _asked(
-    model: Segmenter,
-    photo: np.ndarray,
-    result: Result | DepthResult,
-    at: Sequence[Point],
-    labels: Sequence[int],
-    native: bool,
-) -> Asked:
-    """What to look at in a photo whose result is known."""
-    windows = windows_on(model, photo, native)
-    widest = widest_places(result.labels, len(result.classes)) if isinstance(result, Result) else {}
-    if not at and not labels:
-        middle = (photo.shape[0] // 2, photo.shape[1] // 2)
-        at = list(widest.values())[:POINTS] or [middle]
+class Sheets:
+    """The sheets of one photo; each window passes through the network when the first sheet about it is drawn."""
 
-    def of_class(label: int) -> tuple[int, Subject]:
-        place = widest[label] if label in widest else likeliest_place(result, label)
-        name = model.classes.names[label]
-        return label, Subject(f"the embedding of class {name}", name, window_at(windows, place))
+    def __init__(self, model: Segmenter, asked: Asked, layers: Sequence[int]):
+        self.model, self.asked, self.layers = model, asked, layers
+        self.embeddings = isinstance(model.decoder, MaskTransformer)
+        self._looks: dict[tuple[int, int], Look] = {}
 
-    points = []
-    for number, point in enumerate(at, 1):
-        says = model.classes.names[int(result.labels[point])] if isinstance(result, Result) else ""
-        name = f"the patch at x {point[1]}, y {point[0]}" + f" ({says})" * bool(says)
-        points.append(Subject(name, f"point {number}\n{says}".strip(), window_at(windows, point), point))
-    shown = (labels or list(widest)[:CLASSES]) if isinstance(model.decoder, MaskTransformer) else []
-    return Asked(photo, result, windows, points, [of_class(label) for label in labels], [*map(of_class, shown)])
+    def to_draw(self) -> dict[str, Callable[[], Image.Image]]:
+        """Names of the sheets, and what draws each."""
+        sheets: dict[str, Callable[[], Image.Image]] = {"overview": partial(overview, self.asked)}
+        sheets |= {f"point{number}": partial(self._point, s) for number, s in enumerate(self.asked.points, 1)}
+        if self.embeddings:
+            for subject in self.asked.classes:
+                name = "class_" + re.sub(r"[^\w-]+", "_", subject.caption)[:60]
+                sheets[name if name not in sheets else f"{name}_{subject.label}"] = partial(self._class, subject)
+            sheets["classes"] = self._classes
+        return sheets | {"decided": self._decided}
 
+    def _point(self, subject: Subject) -> Image.Image:
+        found = self._encoder(subject, self.layers)
+        return heads_sheet(self.asked.photo, subject, found, self._elsewhere(), overview(self.asked, subject))
 
-def _sheets(model: Segmenter, asked: Asked, layers: Sequence[int]) -> list[tuple[str, Callable[[], Image.Image]]]:
-    """Names of all sheets of a photo, and what draws each; windows pass through the network as the first is drawn."""
-    looks: dict[tuple[int, int], Look] = {}
-    embeddings = isinstance(model.decoder, MaskTransformer)
+    def _class(self, subject: Subject) -> Image.Image:
+        found = self._decoder(subject)
+        return heads_sheet(self.asked.photo, subject, found, "the classes", overview(self.asked, subject))
 
-    def look(window: Window) -> Look:
-        place = (window.row, window.column)
-        if place not in looks:
-            tokens = {"encoder": [patch_token(model, window, s.at, "encoder") for s in _of(asked.points, window)]}
-            if embeddings:
-                tokens["decoder"] = [class_token(window, label) for label in range(len(model.classes))]
-            looks[place] = look_at(model, model.normalize(window.pixels[None]), tokens)
-        return looks[place]
+    def _classes(self) -> Image.Image:
+        found = [(s, self._decoder(s), self._look(s.window).logits) for s in self.asked.shown]
+        return classes_sheet(self.asked.photo, self.model, found)
 
-    def of_point(subject: Subject) -> Image.Image:
-        number = _of(asked.points, subject.window).index(subject)
-        found = row_maps(model, subject.window, look(subject.window), "encoder", layers, number)
-        return heads_sheet(asked.photo, subject, found, _elsewhere(model), _overview(asked, subject))
+    def _decided(self) -> Image.Image:
+        return ways_sheet(self.asked.photo, [self._ways(s) for s in (*self.asked.points, *self.asked.classes)])
 
-    def in_decoder(label: int, subject: Subject) -> Attention:
-        return row_maps(
-            model, subject.window, look(subject.window), "decoder", chosen_layers(model, "decoder", ()), label
-        )
-
-    def of_class(label: int, subject: Subject) -> Image.Image:
-        return heads_sheet(asked.photo, subject, in_decoder(label, subject), "the classes", _overview(asked, subject))
-
-    def of_classes() -> Image.Image:
-        found = [(label, s, in_decoder(label, s), look(s.window).logits) for label, s in asked.shown]
-        return classes_sheet(asked.photo, model, found)
-
-    def of_ways() -> Image.Image:
-        rows = []
-        for subject in asked.points:
-            seen = look(subject.window)
-            place = _of(asked.points, subject.window).index(subject)
-            start = torch.zeros(subject.window.grid)
+    def _ways(self, subject: Subject) -> Ways:
+        """What has decided a patch, or the patches of a class: rollout begins at all of them by their probability."""
+        logits, shares = self._look(subject.window).logits, {}
+        if subject.at is not None:
+            last = self.model.encoder.depth - 1
+            shares[f"attention of layer {last}"] = self._encoder(subject, [last]).maps[0].mean(0)
+            start, cells = torch.zeros(subject.window.grid), cells_at(self.model, subject.window, subject.at)
             start[subject.window.patch(subject.at)] = 1
-            last = max(block for part, block in seen.rows if part == "encoder")
-            row = row_maps(model, subject.window, seen, "encoder", [last], place)
-            ways = {f"attention of layer {last}": row.maps[0].mean(0), "rollout": _rollout(model, subject, start)}
-            rows.append((subject, ways))
-        for label, subject in asked.classes:
-            seen = look(subject.window)
-            start = torch.from_numpy(probability(model, subject.window, seen.logits, label, subject.window.grid))
-            ways = {"rollout": _rollout(model, subject, start / start.sum())}
-            rows.append((subject, ways))
-        return ways_sheet(asked.photo, rows)
+        else:
+            mask = probability(self.model, subject.window, logits, subject.label, subject.window.grid)
+            start, cells = torch.from_numpy(mask / mask.sum()), cells_of_class(logits[0], subject.label)
+        images = self._images(subject.window)
+        shares["rollout"] = rollout(self.model, images, start.to(images.device)).cpu().numpy()
+        relevance = relevance_of_patches(self.model, images, cells, subject.label)
+        return Ways(subject, shares, relevance.cpu().numpy())
 
-    sheets: list[tuple[str, Callable[[], Image.Image]]] = [("overview", partial(_overview, asked))]
-    sheets += [(f"point{number}", partial(of_point, subject)) for number, subject in enumerate(asked.points, 1)]
-    if embeddings:
-        sheets += [
-            (f"class_{_file_name(model.classes.names[label])}", partial(of_class, label, subject))
-            for label, subject in asked.classes
-        ]
-        sheets.append(("classes", of_classes))
-    return [*sheets, ("decided", of_ways)]
+    def _encoder(self, subject: Subject, layers: Sequence[int]) -> Attention:
+        number = self._points_in(subject.window).index(subject)
+        return row_maps(self.model, subject.window, self._look(subject.window), "encoder", layers, number)
 
+    def _decoder(self, subject: Subject) -> Attention:
+        layers = chosen_layers(self.model, "decoder", ())
+        return row_maps(self.model, subject.window, self._look(subject.window), "decoder", layers, subject.label)
 
-def _rollout(model: Segmenter, subject: Subject, start: torch.Tensor) -> np.ndarray:
-    images = model.normalize(subject.window.pixels[None])
-    return rollout(model, images, start.to(images.device)).cpu().numpy()
+    def _look(self, window: Window) -> Look:
+        """The rows of all points in a window, and of all classes."""
+        place = (window.row, window.column)
+        if place not in self._looks:
+            points = self._points_in(window)
+            tokens = {"encoder": [patch_token(self.model, window, subject.at, "encoder") for subject in points]}
+            if self.embeddings:
+                tokens["decoder"] = [class_token(window, label) for label in range(len(self.model.classes))]
+            self._looks[place] = look_at(self.model, self._images(window), tokens)
+        return self._looks[place]
 
+    def _points_in(self, window: Window) -> list[Subject]:
+        return [s for s in self.asked.points if s.window is window]
 
-def _of(points: Sequence[Subject], window: Window) -> list[Subject]:
-    """The points that are looked at in a window."""
-    return [s for s in points if (s.window.row, s.window.column) == (window.row, window.column)]
+    def _images(self, window: Window) -> Tensor:
+        return self.model.normalize(window.pixels[None])
 
-
-def _elsewhere(model: Segmenter) -> str:
-    """The encoder's tokens that are no patches."""
-    if model.encoder.prefix == 1 and model.encoder.has_class_token:
-        return "the class token"
-    return "the other tokens" if model.encoder.prefix else ""
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w-]+", "_", name)[:60]
-
-
-def _overview(asked: Asked, only: Subject | None = None) -> Image.Image:
-    """The photo with what the model says, and the points and windows that are looked at.
-
-    With `only`, it is that of one subject alone, without legend: a small picture for the head of a sheet.
-    """
-    photo, result = asked.photo, asked.result
-    if (larger := -(-SMALLEST_OVERVIEW // max(photo.shape[:2]))) > 1:  # letters would cover a small photo
-        size = (photo.shape[1] * larger, photo.shape[0] * larger)
-        result = TASKS[result.task].sampled(result, *(np.arange(side) // larger for side in size[::-1]))
-        photo = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))
-    width = overlay(photo, result, legend=False, largest=OVERVIEW).width
-    picture = overlay(photo, result, legend=only is None, largest=OVERVIEW)
-    scale, line = width / asked.photo.shape[1], max(2, width // 300) * (1 if only is None else 2)
-    draw, size = ImageDraw.Draw(picture), width // (40 if only is None else 18)
-    if len(asked.windows) > 1:
-        for box in {subject.window.box for subject in ([only] if only else asked.subjects)}:
-            left, top, right, bottom = (side * scale for side in box)
-            draw.rectangle([left, top, right - 1, bottom - 1], outline="white", width=line)
-    for number, subject in enumerate(asked.points, 1):
-        if only in (None, subject):
-            y, x = ((where + 0.5) * scale for where in subject.at)
-            draw.circle((x, y), size * 0.9, fill="black", outline=MARK, width=line)
-            draw.text((x, y), str(number), fill=MARK, font=font(size, bold=True), anchor="mm")
-    return picture
+    def _elsewhere(self) -> str:
+        """The encoder's tokens that are no patches."""
+        if self.model.encoder.prefix == 1 and self.model.encoder.has_class_token:
+            return "the class token"
+        return "the other tokens" if self.model.encoder.prefix else ""
 
 
 def summary(explained: list[Explained]) -> str:
@@ -274,15 +177,3 @@ def summary(explained: list[Explained]) -> str:
         lines += [f"  class {found['class']}: {found['window']}" for found in entry["classes"]]
         lines += [f"  {entry['note']}"] if "note" in entry else []
     return "\n".join(lines)
-
-
-def _told(asked: Asked) -> Explained:
-    """What was looked at, and in which windows, for JSON."""
-    names = asked.result.classes.names if isinstance(asked.result, Result) else ()
-    points = [
-        {"x": s.at[1], "y": s.at[0], "window": s.window.describe()}
-        | ({"class": names[int(asked.result.labels[s.at])]} if names else {})
-        for s in asked.points
-    ]
-    classes = [{"class": names[label], "window": s.window.describe()} for label, s in asked.classes or asked.shown]
-    return {"points": points, "classes": classes}

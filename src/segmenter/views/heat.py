@@ -18,6 +18,7 @@ COLORS = colormaps["inferno"]
 DIM, DARKEST_GREY, LIGHTENED = 115, 12, 0.65  # of the photo under the heat: range, least, exponent of its brightness
 DARKEST = 0.25  # of the colours: black glows nowhere
 STRONGEST = 0.92  # opacity of the heat
+AGAINST = (70, 110, 255)  # what spoke against an answer
 MARK = (64, 224, 255)  # the asked patch; no colour of the heat is like it
 
 
@@ -54,8 +55,8 @@ def shared_scale(values: np.ndarray) -> Scale:
 
 
 def own_scale(values: np.ndarray) -> Scale:
-    """The scale of a map whose values differ little."""
-    low, high = float(values.min()), float(values.max())
+    """The scale of one map; its largest hundredth is alike, as a single patch must not darken all others."""
+    low, high = float(values.min()), float(np.quantile(values, 0.99))
     return Scale(low, max(high, low + 1e-6), logarithmic=False)
 
 
@@ -73,13 +74,17 @@ def glowing(shades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def heat(photo: Image.Image, values: np.ndarray, window: Window, scale: Scale) -> Image.Image:
     """A map (h w) of a window's patches over the picture of that window, each patch at its place."""
-    width, height = photo.size
-    rows, columns = (
-        (np.arange(side) + 0.5) * length / side / window.patch_size
-        for side, length in zip((height, width), window.pixels.shape[1:], strict=True)
-    )
-    shades = scale.shades(values)[np.ix_(rows.astype(int), columns.astype(int))]
-    colors, opacity = glowing(shades)
+    colors, opacity = glowing(_on_pixels(scale.shades(values), photo.size, window))
+    base = dimmed(photo)
+    return Image.fromarray((base + (colors - base) * opacity).astype(np.uint8))
+
+
+def spoken(photo: Image.Image, values: np.ndarray, window: Window) -> Image.Image:
+    """What spoke for an answer (h w, positive) glows over the picture of a window, what spoke against it is blue."""
+    high = max(float(np.quantile(np.abs(values), 0.99)), 1e-12)
+    shades = _on_pixels(np.clip(values / high, -1, 1), photo.size, window)
+    colors, opacity = glowing(np.abs(shades))
+    colors = np.where(shades[..., None] < 0, np.array(AGAINST, np.float32), colors)
     base = dimmed(photo)
     return Image.fromarray((base + (colors - base) * opacity).astype(np.uint8))
 
@@ -89,6 +94,15 @@ def tinted(photo: Image.Image, shares: np.ndarray, color: tuple[int, int, int]) 
     base = dimmed(photo)
     bright = np.array(color, np.float32) * (200 / max(*color, 100))
     return Image.fromarray((base + (bright - base) * (0.85 * shares[..., None])).astype(np.uint8))
+
+
+def _on_pixels(values: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Values of a window's patches (h w) at every pixel of its picture of a size (width, height)."""
+    rows, columns = (
+        (np.arange(side) + 0.5) * length / side / window.patch_size
+        for side, length in zip(size[::-1], window.pixels.shape[1:], strict=True)
+    )
+    return values[np.ix_(rows.astype(int), columns.astype(int))]
 
 
 def mark(picture: Image.Image, box: Box, window: Box) -> None:

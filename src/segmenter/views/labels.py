@@ -71,7 +71,7 @@ def class_legend(labels: np.ndarray, classes: Classes) -> Image.Image:
     height, width = labels.shape
     counts = np.bincount(labels.reshape(-1), minlength=len(classes))
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-    texts = [f"{_short(classes.names[i])}  {_share(counts[i] / labels.size)}" for i in present]
+    texts = [f"{short_name(classes.names[i])}  {_share(counts[i] / labels.size)}" for i in present]
     # The height takes 24 lines, up to 48 where there are many classes; letters below 12 pixels cannot be read.
     size = max(12, round(min(height, 2 * width) / (1.5 * min(max(len(texts), 24), 48) + 1)))
     font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
@@ -90,10 +90,10 @@ def class_legend(labels: np.ndarray, classes: Classes) -> Image.Image:
     return legend
 
 
-def _short(name: str) -> str:
-    """The name, its middle left out where it is long."""
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """A class's name, its middle left out where it is long."""
     name = " ".join(name.split())
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-(LONGEST_NAME // 2) :]}"
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2) :]}"
 
 
 def _share(share: float) -> str:

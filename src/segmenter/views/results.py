@@ -16,7 +16,7 @@ from segmenter.download import digest
 from segmenter.errors import UserError
 
 LIST = "predicted.jsonl"
-LISTS = {"predict": LIST, "explain": "explained.jsonl"}
+LISTS = {"predict": LIST, "explain": "explained.jsonl", "check": "doubted.jsonl"}
 LONGEST = 2**16  # characters of a line in it
 Write = Callable[[Path, Callable[[Path], object]], None]
 

@@ -53,6 +53,14 @@ class Decoder(nn.Module):
         """Tokens of `taps` and `auxiliary_taps` to the logits and those of each auxiliary decoder, on their grids."""
         return [self(levels)]
 
+    def class_vectors(self) -> Tensor:
+        """What stands for each class in the weights (K D): its embedding, or its row of the last classifier.
+
+        A decoder without classes has no `class_dependent` weights, and no class vectors.
+        """
+        name = next(name for name in self.class_dependent if not name.startswith("auxiliary."))
+        return self.get_parameter(name).flatten(1)
+
     def geometry(self, grid: Size, patch_size: int, size: Size) -> upsample.Geometry:
         """How the logits of images of `size` (H, W), which have `grid` (h, w) tokens, lie on their pixels."""
         cells, extent = (tuple(side * factor for side in grid) for factor in (self.upscale, patch_size))

@@ -42,6 +42,12 @@ class MaskTransformer(Decoder):
 
     def forward(self, levels: list[Tokens]) -> Tensor:
         """The encoder's last tokens (B N D on a grid h, w) to logits (B K h w)."""
+        patches, embeddings = self.compared(levels)
+        logits = self.mask_norm(patches @ embeddings.mT)  # B N K
+        return logits.mT.unflatten(2, levels[0].grid)  # B K h w
+
+    def compared(self, levels: list[Tokens]) -> tuple[Tensor, Tensor]:
+        """The encoder's last tokens to patches (B N D) and class embeddings (B K D) of length 1, after the blocks."""
         ((patches, _, grid),) = levels
         classes = self.class_embeddings.shape[1]
         tokens = self.project(patches)  # B N D
@@ -51,8 +57,11 @@ class MaskTransformer(Decoder):
         patches, embeddings = self.norm(tokens).split([math.prod(grid), classes], 1)
         patches = F.normalize(patches @ self.project_patches, dim=-1)  # B N D
         embeddings = F.normalize(embeddings @ self.project_classes, dim=-1)  # B K D
-        logits = self.mask_norm(patches @ embeddings.mT)  # B N K
-        return logits.mT.unflatten(2, grid)  # B K h w
+        return patches, embeddings
+
+    def class_vectors(self) -> Tensor:
+        """The class embeddings before the blocks (K D)."""
+        return self.class_embeddings[0]
 
 
 def _block(width: int, settings: config.MaskTransformer, drop_path: float) -> nn.Module:

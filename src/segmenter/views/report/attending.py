@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from segmenter.data.classes import Classes
 from segmenter.data.samples import Sample
 from segmenter.errors import UserError, cleaned
-from segmenter.inference.labels import Result
-from segmenter.inference.predict import predict
 from segmenter.inspection.attention import Attention, attention
 from segmenter.inspection.captured import blocks_of
-from segmenter.inspection.places import likeliest_place
+from segmenter.inspection.places import Point, widest_places
 from segmenter.model.segmenter import Segmenter
 from segmenter.views.attention_sheets import seen
 from segmenter.views.heat import heat, mark, shared_scale
@@ -26,7 +25,7 @@ NOTE = (
 
 
 def attention_section(model: Segmenter, samples: Sequence[Sample]) -> Section:
-    """A few images, each with the attention of a pixel of the rarest class that the model sees there."""
+    """A few images, each with the attention of a pixel of the rarest class there."""
     blocks: list[Block] = []
     try:
         pictures = [attention_picture(model, sample) for sample in samples]
@@ -43,7 +42,7 @@ def attention_picture(model: Segmenter, sample: Sample) -> Picture:
         UserError: the model has no attention that can be seen.
     """
     photo = sample.image()
-    at, of = asked_point(model, photo)
+    at, of = asked_point(sample, model.classes)
     depth = len(blocks_of(model, "encoder"))
     chosen = tuple(dict.fromkeys((0, depth // 2, depth - 1)))
     found = attention(model, photo, at=at, layers=chosen)
@@ -58,18 +57,22 @@ def attention_picture(model: Segmenter, sample: Sample) -> Picture:
         shown = heat(picture, values, found.window, shades)
         layers.append(photo_layer(f"layer {layer + 1} of {depth}", _marked(shown, found, at)))
     where = f"{of}x {at[1]}, y {at[0]}; {found.window.describe()}"
-    return Picture(cleaned(sample.name), layers, size, where)
+    return Picture(cleaned(sample.name), layers, size, where, share=0)
 
 
-def asked_point(model: Segmenter, photo: np.ndarray) -> tuple[tuple[int, int], str]:
-    """A pixel whose patch is worth asking, and which class it is; of depth, the middle."""
-    result = predict(model, photo)
-    if not isinstance(result, Result):
-        return (photo.shape[0] // 2, photo.shape[1] // 2), ""
-    counts = np.bincount(result.labels.reshape(-1), minlength=len(result.classes))
-    seen_enough = np.flatnonzero(counts >= RAREST * counts.sum())
-    label = int(seen_enough[counts[seen_enough].argmin()])
-    return likeliest_place(result, label), f"{result.classes.names[label]} at "
+def asked_point(sample: Sample, classes: Classes) -> tuple[Point, str]:
+    """A pixel whose patch is worth asking: of the rarest class by the truth; without classes, the middle."""
+    target = sample.target()
+    middle = target.shape[0] // 2, target.shape[1] // 2
+    if target.dtype.kind != "u":
+        return middle, ""
+    counts = np.bincount(target.reshape(-1), minlength=len(classes))[: len(classes)]
+    places = widest_places(target, len(classes) + 1)  # ignored pixels have one too
+    enough = [label for label in places if label < len(classes) and counts[label] >= RAREST * counts.sum()]
+    if not enough:
+        return middle, ""
+    label = min(enough, key=lambda label: counts[label])
+    return places[label], f"{classes.names[label]} at "
 
 
 def _marked(picture: Image.Image, found: Attention, at: tuple[int, int]) -> Image.Image:

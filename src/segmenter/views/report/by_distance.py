@@ -58,9 +58,10 @@ def _plot(kept: Mapping[str, KeptDepth], found: Mapping[str, Intervals], name: s
     words, measure = [], BY_DISTANCE[name]
     with drawing() as drawn:
         axes = drawn.axes
-        for number, (run, one) in enumerate(kept.items()):
-            edges = np.array(one.edges)
-            middles, measured = (edges[1:] + edges[:-1]) / 2, found[run][name]
+        edges = next(iter(kept.values())).edges
+        same = [run for run, one in kept.items() if one.edges == edges]  # others were scored to another depth
+        for number, run in enumerate(same):
+            middles, measured = np.arange(DISTANCES) + 0.5, found[run][name]
             known = ~np.isnan(measured.value)
             if not known.any():
                 continue
@@ -68,8 +69,9 @@ def _plot(kept: Mapping[str, KeptDepth], found: Mapping[str, Intervals], name: s
             axes.fill_between(middles[known], low, high, color=series(number), alpha=0.2, linewidth=0)
             axes.plot(middles[known], values, "o-", color=series(number), markersize=4, label=run)
             words.append(f"{run}: {values[0]:.1f} % in the nearest range, {values[-1]:.1f} % in the farthest.")
-        axes.set(xlabel="true distance in metres", ylabel="%")
+        axes.set(xlabel="true distance in metres", ylabel="%", xlim=(0, DISTANCES))
+        axes.set_xticks(range(DISTANCES + 1), [f"{edge:.3g}" for edge in edges])
         axes.set_ylim(bottom=0)
-        if len(kept) > 1:
+        if len(same) > 1:
             axes.legend(labelcolor=MUTED)
     return Plot(measure.title.removesuffix(" %").capitalize(), drawn.svg, " ".join(words))

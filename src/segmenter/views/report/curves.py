@@ -160,12 +160,12 @@ def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """A running mean over a part of the points; at both ends over as many as there are on both sides."""
+    """A running mean over a part of the points; at both ends over as many as there are, so that none stands for all."""
     half = max(1, len(values) // SMOOTH // 2)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
-    reach = np.minimum(np.minimum(places, len(values) - 1 - places), half)
-    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    first, last = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 def _words(label: str, steps: np.ndarray, values: np.ndarray, best: bool) -> str:

@@ -49,8 +49,12 @@ def label_picture(
 
 def colored(title: str, labels: np.ndarray, classes: Classes) -> Layer:
     """Labels (h w) in the colours of their classes, ignored ones dark grey."""
-    table = np.array([*classes.colors, UNSCORED], np.uint8)
-    return color_layer(title, table[np.minimum(labels, len(classes))])
+    return color_layer(title, class_colors(labels, classes))
+
+
+def class_colors(labels: np.ndarray, classes: Classes) -> np.ndarray:
+    """Labels (h w) to colours (h w 3 uint8), ignored ones dark grey."""
+    return np.array([*classes.colors, UNSCORED], np.uint8)[np.minimum(labels, len(classes))]
 
 
 def legend(labels: np.ndarray, classes: Classes) -> list[Chip]:

@@ -63,6 +63,9 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
+// On paper nothing can be unfolded.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((folded) => (folded.open = true)));
+
 // A page of a training that still runs reads itself again, unless somebody is just looking at something.
 const seconds = Number(document.body.dataset.refresh || 0);
 if (seconds) {

@@ -121,6 +121,8 @@ class Picture:
     """Height and width in pixels."""
     facts: str = ""
     legend: list[Chip] = field(default_factory=list)
+    share: int = 50
+    """Percent of the width that shows the first layer, until somebody moves the slider."""
 
 
 @dataclass(frozen=True)

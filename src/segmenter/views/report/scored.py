@@ -125,7 +125,8 @@ def sizes_section(kept: Mapping[str, KeptLabels], found: Mapping[str, Intervals]
     if not counted:
         return Section("Object sizes", [Text("No objects were counted in these images.", "quiet")])
     several = len(counted) > 1
-    columns = [*(["run"] if several else []), "objects", "area", "IoU %", "95 % interval", "how many", "found %"]
+    columns = [*(["run"] if several else []), "objects", "area in pixels", "IoU %"]
+    columns += ["95 % interval", "how many", "found %"]
     rows = [
         [*([Cell(run)] if several else []), *_size_row(one, found[run], place)]
         for run, one in counted.items()
@@ -141,7 +142,7 @@ def sizes_section(kept: Mapping[str, KeptLabels], found: Mapping[str, Intervals]
 
 def _size_row(kept: KeptLabels, found: Intervals, place: int) -> list[Cell]:
     low, high = kept.areas
-    areas = (f"below {low} pixels", f"{low} to {high} pixels", f"above {high} pixels")
+    areas = (f"below {low}", f"{low} to {high}", f"above {high}")
     objects = kept.objects[kept.objects["size"] == place]
     count, hit = int(objects["objects"].sum()), int(objects["found"].sum())
     return [
